@@ -1,0 +1,279 @@
+#include "cycles.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "refuse.h"
+
+namespace multigrid {
+namespace {
+
+// No step costs more than this times the baseline's B x T x H x W.
+constexpr double kBudget = 1.05;
+// Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
+// so.
+constexpr double kFineTuningStart = 196.0 / 239.0;
+
+// A stage's shapes, its batch factor, and a: the mean batch factor over its short cycle (reference: "avg_bs").
+struct Level {
+  std::vector<Shape> shapes;
+  double batch_factor;
+  double mean_batch_factor;
+};
+
+// How many times a batch grows when its clips shrink from `full` to `cells` sampling points: the ratio, rounded to the
+// nearest as the reference does, or down where the nearest would break the budget.
+double batch_factor(double full, double cells, double growth) {
+  const double ideal = full / cells;
+  double factor = std::nearbyint(std::pow(ideal, growth));
+  if (factor * cells > kBudget * full) factor = std::floor(ideal);
+  return std::max(1.0, factor);
+}
+
+// Sizes -> shapes under the rules.
+class Shaper {
+ public:
+  explicit Shaper(const Rules& rules) : rules_(rules), full_(rules.baseline) {}
+
+  // The sizes, rounded; the batch is still open.
+  Shape sized(double t, double h, double w) const {
+    return {0, size(t, full_.t, rules_.multiple_t), size(h, full_.h, rules_.multiple_hw),
+            size(w, full_.w, rules_.multiple_hw)};
+  }
+
+  Level level(Shape base) const {
+    Level out{{}, batch_factor(full_.clip_cells(), base.clip_cells(), rules_.growth), 0};
+    if (base.b == 0) base.b = batch(out.batch_factor, base.clip_cells());
+    for (double f : rules_.short_cycle) {
+      // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
+      const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
+      out.mean_batch_factor += batch_factor(full_.clip_cells(), double(base.t) * h * w, rules_.growth);
+      out.shapes.push_back(short_shape(base, h, w));
+    }
+    out.shapes.push_back(base);
+    out.mean_batch_factor = (out.mean_batch_factor + out.batch_factor) / double(out.shapes.size());
+    return out;
+  }
+
+  Level level(const Factor& f) const {
+    return level(sized(double(full_.t) * f.t, double(full_.h) * f.h, double(full_.w) * f.w));
+  }
+
+  // Phases need not be whole multiples of the baseline's batch.
+  Level level(const Phase& phase) const {
+    Shape base = sized(phase.t, phase.h, phase.w);
+    const double factor = std::pow(full_.clip_cells() / base.clip_cells(), rules_.growth);
+    base.b = phase.b > 0 ? std::int64_t(phase.b) : batch(factor, base.clip_cells());
+    return level(base);
+  }
+
+  PlannedStage stage(const Level& level, double end_epoch, int long_position) const {
+    const double growth = double(level.shapes.back().b) / double(full_.b);
+    return {level.shapes, end_epoch, std::pow(growth, rules_.lr_power), long_position};
+  }
+
+ private:
+  static std::int64_t size(double wanted, std::int64_t full, std::int64_t multiple) {
+    return std::min(round_to(wanted, multiple), full);
+  }
+
+  std::int64_t batch(double factor, double clip_cells) const {
+    const std::int64_t m = rules_.multiple_b;
+    std::int64_t b = round_to(double(full_.b) * factor, m);
+    if (double(b) * clip_cells > kBudget * full_.cells()) {
+      b = std::int64_t(std::floor(full_.cells() / clip_cells / double(m))) * m;
+    }
+    return std::max(m, b);
+  }
+
+  Shape short_shape(const Shape& base, double h, double w) const {
+    Shape s{base.b, base.t, size(h, base.h, rules_.multiple_hw), size(w, base.w, rules_.multiple_hw)};
+    const double ratio = double(base.h) * double(base.w) / (h * w);
+    double times = std::nearbyint(std::pow(ratio, rules_.growth));
+    if (times * double(base.b) * s.clip_cells() > kBudget * full_.cells()) {
+      times = std::floor(full_.cells() / s.clip_cells() / double(base.b));
+    }
+    s.b = std::int64_t(std::max(1.0, times)) * base.b;
+    return s;
+  }
+
+  const Rules& rules_;
+  const Shape& full_;
+};
+
+// The LR stages at one shape.
+Plan plan_baseline(const Rules& rules, double epoch_factor) {
+  const Shaper shaper(rules);
+  const Level only = shaper.level(Factor{1, 1, 1});
+  std::vector<double> ends = rules.lr_drops;
+  ends.push_back(rules.epochs);
+  Plan plan;
+  for (std::size_t k = 0; k < ends.size(); ++k) {
+    plan.stages.push_back(shaper.stage(only, ends[k] * epoch_factor, 0));
+    plan.clock.push_back({ends[k] * epoch_factor, ends[k], int(k)});
+  }
+  return plan;
+}
+
+// Where the long cycles begin and end, in epochs of the baseline.
+std::vector<double> cycle_bounds(const Rules& rules, int cycles) {
+  std::vector<double> bounds{0.0};
+  bounds.insert(bounds.end(), rules.lr_drops.begin(), rules.lr_drops.end());
+  for (int k = 1; rules.lr_drops.empty() && k <= cycles; ++k) {
+    bounds.push_back(rules.epochs * kFineTuningStart * k / cycles);
+  }
+  return bounds;
+}
+
+// Epochs of every stage before they are scaled to the wanted total; the last is fine-tuning.
+std::vector<double> raw_epochs(const Rules& rules, const std::vector<double>& bounds, const std::vector<Level>& levels,
+                               const Level& full) {
+  double sum_a = 0, iterations = 0;
+  for (const Level& l : levels) sum_a += l.mean_batch_factor;
+  std::vector<double> raw;
+  for (std::size_t k = 0; k + 1 < bounds.size(); ++k) {
+    for (const Level& l : levels) {
+      raw.push_back((bounds[k + 1] - bounds[k]) * l.mean_batch_factor / sum_a);
+      iterations += raw.back() / l.mean_batch_factor;
+    }
+  }
+  // Fine-tuning saves as many iterations as the cycles do.
+  const double saving = bounds.back() / iterations;
+  raw.push_back((rules.epochs - bounds.back()) / saving * full.mean_batch_factor);
+  return raw;
+}
+
+// Each cycle is one stretch of the baseline's clock; the last two meet in the middle of fine-tuning.
+std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<double>& bounds,
+                                      const std::vector<PlannedStage>& stages, std::size_t stages_per_cycle) {
+  const std::size_t cycles = bounds.size() - 1;
+  const double total = stages.back().end_epoch;
+  std::vector<ClockStretch> clock;
+  for (std::size_t k = 0; k < cycles; ++k) {
+    const double cycle_end = stages[(k + 1) * stages_per_cycle - 1].end_epoch;
+    const double end_epoch = k + 1 < cycles ? cycle_end : (cycle_end + total) / 2;
+    clock.push_back({end_epoch, bounds[k + 1], rules.lr_drops.empty() ? 0 : int(k)});
+  }
+  clock.push_back({total, rules.epochs, int(rules.lr_drops.size())});
+  return clock;
+}
+
+Plan plan_long_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
+  const Shaper shaper(rules);
+  const Level full = shaper.level(Factor{1, 1, 1});
+  std::vector<Level> levels;
+  for (const Factor& factor : long_cycle) levels.push_back(shaper.level(factor));
+  const std::vector<double> bounds = cycle_bounds(rules, cycles);
+  const std::vector<double> raw = raw_epochs(rules, bounds, levels, full);
+
+  double sum_raw = 0;
+  for (double r : raw) sum_raw += r;
+  const double total = rules.epochs * epoch_factor;
+  const double x = total / sum_raw;
+  Plan plan;
+  double end_epoch = 0;
+  for (std::size_t n = 0; n + 1 < raw.size(); ++n) {
+    const std::size_t j = n % levels.size();
+    end_epoch += raw[n] * x;
+    plan.stages.push_back(shaper.stage(levels[j], end_epoch, int(j)));
+  }
+  plan.stages.push_back(shaper.stage(full, total, int(levels.size()) - 1));
+  plan.clock = cycle_clock(rules, bounds, plan.stages, levels.size());
+  return plan;
+}
+
+void check_fraction(const char* name, double value) {
+  if (!(value > 0 && value <= 1)) {
+    refuse(name, " has the factor ", value,
+           ", which must lie in (0, 1]: a factor is a fraction of the baseline's size");
+  }
+}
+
+void check_multiple(const char* name, std::int64_t multiple, const char* what, std::int64_t size) {
+  if (multiple < 1) refuse(name, " (", multiple, ") must be at least 1, which means no constraint");
+  if (size % multiple != 0) {
+    const std::int64_t below = size / multiple * multiple;
+    refuse("the baseline's ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
+           below > 0 ? below : multiple, " or ", below + multiple);
+  }
+}
+
+void check(const Rules& rules) {
+  if (!(rules.epochs > 0 && std::isfinite(rules.epochs))) {
+    refuse("epochs (", rules.epochs, ") must be above 0 and finite: the length of the baseline's training");
+  }
+  double previous = 0;
+  for (double drop : rules.lr_drops) {
+    if (!(drop > previous && drop < rules.epochs)) {
+      refuse("lr_drops has ", drop, " after ", previous,
+             "; the drops must increase, above 0 and below the baseline's length (", rules.epochs,
+             ") in the same unit");
+    }
+    previous = drop;
+  }
+  for (double f : rules.short_cycle) check_fraction("short_cycle", f);
+  if (!(rules.growth >= 0 && rules.growth <= 1)) {
+    refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
+  }
+  check_multiple("multiple_of", rules.multiple_hw, "height", rules.baseline.h);
+  check_multiple("multiple_of", rules.multiple_hw, "width", rules.baseline.w);
+  check_multiple("frames_multiple_of", rules.multiple_t, "frames", rules.baseline.t);
+  check_multiple("batch_multiple_of", rules.multiple_b, "batch", rules.baseline.b);
+}
+
+void check(const Phase& phase, const Shape& full) {
+  if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
+    refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
+  }
+  for (double size : {phase.t, phase.h, phase.w}) {
+    if (!(size >= 1)) refuse("a phase has the size ", size, "; frames, height and width must be at least 1");
+  }
+  if (phase.t > double(full.t) || phase.h > double(full.h) || phase.w > double(full.w)) {
+    refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " exceeds the baseline's ", full.t, "x", full.h, "x",
+           full.w, "; the baseline is the largest shape: pass that one as shape");
+  }
+  const double cells = phase.b * phase.t * phase.h * phase.w;
+  if (cells > kBudget * full.cells()) {
+    refuse("a phase of ", phase.b, "x", phase.t, "x", phase.h, "x", phase.w, " costs ", cells / full.cells(),
+           " times the baseline; at most ", kBudget, " fits its memory: take a batch of ",
+           std::floor(full.cells() / (phase.t * phase.h * phase.w)), " or fewer");
+  }
+}
+
+}  // namespace
+
+std::int64_t round_to(double value, std::int64_t multiple) {
+  const auto times = std::int64_t(std::nearbyint(value / double(multiple)));
+  return std::max<std::int64_t>(1, times) * multiple;
+}
+
+Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
+  check(rules);
+  if (!(epoch_factor > 0 && std::isfinite(epoch_factor))) {
+    refuse("epoch_factor (", epoch_factor, ") must be above 0 and finite; the paper's is 1.5");
+  }
+  if (long_cycle.empty()) return plan_baseline(rules, epoch_factor);
+  if (cycles < 1) refuse("cycles (", cycles, ") must be at least 1; long_cycle=None turns the long cycle off");
+  for (const Factor& f : long_cycle) {
+    for (double value : {f.t, f.h, f.w}) check_fraction("long_cycle", value);
+  }
+  return plan_long_cycles(rules, long_cycle, cycles, epoch_factor);
+}
+
+Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases) {
+  check(rules);
+  const Shaper shaper(rules);
+  Plan plan;
+  double end_epoch = 0;
+  for (const Phase& phase : phases) {
+    check(phase, rules.baseline);
+    end_epoch += phase.epochs;
+    plan.stages.push_back(shaper.stage(shaper.level(phase), end_epoch, int(plan.stages.size())));
+  }
+  plan.stages.back().end_epoch = rules.epochs;
+  for (double drop : rules.lr_drops) plan.clock.push_back({drop, drop, int(plan.clock.size())});
+  plan.clock.push_back({rules.epochs, rules.epochs, int(plan.clock.size())});
+  return plan;
+}
+
+}  // namespace multigrid

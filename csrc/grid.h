@@ -1,0 +1,37 @@
+// Grid: where a clip is read from a video. Host and device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace multigrid {
+
+// `size` cells of width `span / size`, in source frames or pixels: cell i covers
+// [start + i * stride, start + (i + 1) * stride). A negative span reads the same cells backwards
+// (a flip): start is then the upper end of the box.
+struct Axis {
+  double start, span;
+  std::int64_t size;
+
+  double stride() const { return span / double(size); }
+};
+
+// What a frame past the end of a short video means: a mistake, the last frame, or the video again.
+enum class Short : int { error, clamp, loop };
+
+struct Grid {
+  Axis t, h, w;
+  Short beyond;
+};
+
+// The source frame that output frame i picks (temporal "nearest"): where its cell starts, in [0, frames).
+inline std::int64_t picked_frame(const Grid& grid, std::int64_t i, std::int64_t frames) {
+  const bool reversed = grid.t.span < 0;
+  const double low = reversed ? grid.t.start + grid.t.span : grid.t.start;
+  const double cell = double(reversed ? grid.t.size - 1 - i : i);
+  const auto frame = std::int64_t(std::floor(low + cell * std::abs(grid.t.stride())));
+  if (grid.beyond == Short::loop) return frame % frames;
+  return frame < frames ? frame : frames - 1;
+}
+
+}  // namespace multigrid

@@ -1,0 +1,148 @@
+#include "schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include <stdexcept>
+
+namespace multigrid {
+namespace {
+
+// The step of a stage's short cycle that step `left` before the stage's end takes: every stage ends on its base.
+std::size_t short_position(const Stage& stage, std::int64_t left) {
+  const auto n = std::int64_t(stage.shapes.size());
+  return std::size_t(n - 1 - (left - 1) % n);
+}
+
+std::int64_t clips_by(double end_epoch, std::int64_t samples) {
+  return std::int64_t(std::ceil(end_epoch * double(samples)));
+}
+
+// The smallest progress that is not before `baseline_epoch` when a policy multiplies it by `epochs` again.
+double progress_at(double baseline_epoch, double epochs) {
+  double progress = baseline_epoch / epochs;
+  while (progress * epochs < baseline_epoch) progress = std::nextafter(progress, 2.0);
+  return progress;
+}
+
+}  // namespace
+
+Schedule::Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan)
+    : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes), plan_(plan) {
+  lay_stages();
+  lay_clock();
+}
+
+// Clips of the last `steps` steps of a stage.
+std::int64_t Schedule::clips_of_last(const Stage& stage, std::int64_t steps) const {
+  const auto n = std::int64_t(stage.shapes.size());
+  std::int64_t cycle = 0, rest = 0;
+  for (std::int64_t left = 1; left <= n; ++left) {
+    const std::int64_t b = stage.shapes[short_position(stage, left)].b;
+    cycle += b;
+    if (left <= steps % n) rest += b;
+  }
+  return processes_ * (steps / n * cycle + rest);
+}
+
+double Schedule::cells(const Stage& stage) const {
+  const auto n = std::int64_t(stage.shapes.size());
+  const std::int64_t steps = stage.stop - stage.start;
+  double cells = 0;
+  for (std::int64_t left = 1; left <= n; ++left) {
+    const std::int64_t times = steps / n + (left <= steps % n);
+    cells += double(processes_ * times) * stage.shapes[short_position(stage, left)].cells();
+  }
+  return cells;
+}
+
+// The most steps at a stage's end that together own at most `clips` clips.
+std::int64_t Schedule::steps_before(const Stage& stage, std::int64_t clips) const {
+  const auto n = std::int64_t(stage.shapes.size());
+  std::int64_t steps = clips / clips_of_last(stage, n) * n;
+  while (clips_of_last(stage, steps + 1) <= clips) ++steps;
+  return steps;
+}
+
+std::int64_t Schedule::first_clip(const Stage& stage, std::int64_t index) const {
+  return stage.last - clips_of_last(stage, stage.stop - index);
+}
+
+void Schedule::lay_stages() {
+  std::int64_t start = 0, first = 0;
+  for (const PlannedStage& planned : plan_.stages) {
+    Stage stage{
+        planned.shapes, planned.end_epoch, planned.lr_scale, planned.long_position, 0, start, start, first, first, 0};
+    // The fewest steps that own the clips the plan gives the stage.
+    const std::int64_t wanted = clips_by(planned.end_epoch, samples_) - first;
+    if (wanted > 0) {
+      const std::int64_t steps = steps_before(stage, wanted - 1) + 1;
+      stage.stop = start + steps;
+      stage.last = first + clips_of_last(stage, steps);
+      stage.cells = cells(stage);
+    }
+    start = stage.stop;
+    first = stage.last;
+    stages_.push_back(stage);
+  }
+}
+
+void Schedule::lay_clock() {
+  for (const ClockStretch& planned : plan_.clock) {
+    auto stage =
+        std::find_if(stages_.begin(), stages_.end(), [&](const Stage& s) { return s.end_epoch >= planned.end_epoch; });
+    if (stage == stages_.end()) --stage;
+    const std::int64_t position = clips_by(planned.end_epoch, samples_);
+    Stretch stretch{stage->stop, stage->last, progress_at(planned.baseline_epoch, epochs_), planned.lr_stage};
+    if (planned.end_epoch < stage->end_epoch && position < stage->last) {
+      stretch.stop = stage->stop - steps_before(*stage, stage->last - std::max(position, stage->first));
+      stretch.last = first_clip(*stage, stretch.stop);
+    }
+    clock_.push_back(stretch);
+  }
+  // A stage belongs to the LR stage in which it ends; step and stage differ only in fine-tuning's first half.
+  for (Stage& stage : stages_) {
+    auto stretch = std::find_if(plan_.clock.begin(), plan_.clock.end(),
+                                [&](const ClockStretch& c) { return c.end_epoch >= stage.end_epoch; });
+    stage.lr_stage = stretch == plan_.clock.end() ? plan_.clock.back().lr_stage : stretch->lr_stage;
+  }
+}
+
+double Schedule::progress(std::size_t stretch, std::int64_t first) const {
+  const Stretch& to = clock_[stretch];
+  const double from_progress = stretch == 0 ? 0.0 : clock_[stretch - 1].progress;
+  const std::int64_t from = stretch == 0 ? 0 : clock_[stretch - 1].last;
+  return from_progress + (to.progress - from_progress) * (double(first - from) / double(to.last - from));
+}
+
+Step Schedule::at(std::int64_t index) const {
+  const auto stage = std::upper_bound(stages_.begin(), stages_.end(), index,
+                                      [](std::int64_t i, const Stage& s) { return i < s.stop; });
+  const auto stretch = std::upper_bound(clock_.begin(), clock_.end(), index,
+                                        [](std::int64_t i, const Stretch& s) { return i < s.stop; });
+  const std::size_t position = short_position(*stage, stage->stop - index);
+  const std::int64_t first = first_clip(*stage, index);
+  Step step;
+  step.index = index;
+  step.first = first;
+  step.shape = stage->shapes[position];
+  step.base = stage->base();
+  step.baseline = baseline_;
+  step.stage = int(stage - stages_.begin());
+  step.long_position = stage->long_position;
+  step.short_position = int(position);
+  step.lr_stage = stretch->lr_stage;
+  step.lr_scale = stage->lr_scale;
+  step.progress = progress(std::size_t(stretch - clock_.begin()), first);
+  return step;
+}
+
+std::int64_t Schedule::find(std::int64_t position) const {
+  if (position <= 0) return 0;
+  const auto stage = std::lower_bound(stages_.begin(), stages_.end(), position,
+                                      [](const Stage& s, std::int64_t p) { return s.last < p; });
+  if (stage == stages_.end()) return size();
+  return stage->stop - steps_before(*stage, stage->last - position);
+}
+
+}  // namespace multigrid

@@ -1,0 +1,10 @@
+"""Multigrid training for video models: mini-batch shapes by schedule, and a clip resampler.
+
+Source of the method: Wu, Girshick, He, Feichtenhofer, Krähenbühl, "A Multigrid Method for Efficiently Training Video
+Models", CVPR 2020 (arXiv 1912.00998).
+"""
+
+from pymultigrid._core import Axis, Grid, Shape, Stage, Step
+from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule
+
+__all__ = ["LONG_CYCLE", "SHORT_CYCLE", "Axis", "Grid", "Schedule", "Shape", "Stage", "Step"]

@@ -1,0 +1,550 @@
+"""The schedule: which mini-batch shape, learning-rate scale and sampling grid at which iteration."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, overload
+
+from pymultigrid import _core, table
+from pymultigrid._core import Grid, Shape, Stage, Step
+
+LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
+"""The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
+SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
+"""The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
+
+LRScaling = Literal["linear", "sqrt", "none"]
+_LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
+
+
+class Schedule:
+    """A multigrid schedule is to training what `range` is to a loop: immutable, sized, sliceable, item i computed.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239,
+    ...                                 lr_drops=(94, 154, 196), processes=8)
+    >>> len(schedule), schedule.baseline_iterations
+    (262266, 897879)
+    >>> print(schedule[2].shape, schedule[2].lr_scale, schedule[-1].shape)
+    64x8x158x158 8.0 8x32x224x224
+    >>> schedule[1000:][5] == schedule[1005]      # resuming is slicing
+    True
+
+    ``Schedule(shape, iterations=, ...)`` takes the baseline's length and drops in iterations, `from_epochs` in epochs,
+    `from_phases` takes a list of your own, `progressive` ramps the size; all give the same kind of object.
+
+    Parameters
+    ----------
+    shape
+        The mini-batch of the training you have today, per process: the *baseline*. It is also the largest shape.
+    iterations, epochs
+        Length of the baseline's training.
+    samples
+        Videos in the data set. With `iterations` it may be left out: an epoch is one baseline iteration then.
+    lr_drops
+        Where the baseline's learning rate drops, in the unit of its length. One long cycle runs before each drop,
+        then fine-tuning. Without drops (cosine, one-cycle, ...) there are `cycles` equal long cycles over the first
+        82 % of the baseline's length.
+    epoch_factor
+        Epochs of this schedule / epochs of the baseline. None: 1.5 with any cycle (as the paper), 1.0 with none.
+    long_cycle
+        (temporal, spatial) or (t, h, w) factors of the baseline, or None.
+    short_cycle
+        Spatial factors of the baseline below the stage's own base, which always comes last, or None.
+    processes
+        Number of processes that train together; `shape.b` stays per process.
+    batch_growth
+        How much of a coarse clip's saving goes into a larger batch: batch ~ (ratio of cells) ** batch_growth.
+        1 as the paper; 0 keeps the batch, and coarse steps are cheaper instead.
+    lr_scaling
+        "linear" (the paper), "sqrt" or "none", in the batch of the long cycle.
+    multiple_of, frames_multiple_of, batch_multiple_of
+        Heights and widths, frames and batches are rounded to multiples of these (patch size, total stride).
+
+    Raises
+    ------
+    ValueError
+        A size, factor, length or drop is out of its range; the message says which and what to do.
+    TypeError
+        An argument is of the wrong kind.
+
+    Notes
+    -----
+    Source: Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, section 3.
+    """
+
+    __slots__ = ("_core", "_plan", "_range", "epochs", "processes", "samples", "shape")
+
+    shape: Shape
+    epochs: float
+    samples: int
+    processes: int
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        iterations: int,
+        lr_drops: Sequence[float] = (),
+        samples: int | None = None,
+        epoch_factor: float | None = None,
+        cycles: int = 3,
+        long_cycle: Sequence[Sequence[float]] | None = LONG_CYCLE,
+        short_cycle: Sequence[float] | None = SHORT_CYCLE,
+        processes: int = 1,
+        batch_growth: float = 1.0,
+        lr_scaling: LRScaling = "linear",
+        multiple_of: int = 1,
+        frames_multiple_of: int = 1,
+        batch_multiple_of: int = 1,
+    ) -> None:
+        batch = _baseline(shape).b * _count("processes", processes)
+        videos = batch if samples is None else _count("samples", samples)
+        length = _count("iterations", iterations)
+        drops = [float(drop) for drop in lr_drops]
+        if drops != sorted(set(drops)) or not all(0 < drop < length for drop in drops):
+            raise ValueError(
+                f"lr_drops {tuple(drops)} must increase, above 0 and below iterations ({length}): "
+                "they count the baseline's iterations; Schedule.from_epochs takes epochs"
+            )
+        epochs = length * batch / videos
+        rules = _rules(
+            shape,
+            epochs,
+            [drop * batch / videos for drop in drops],
+            short_cycle,
+            batch_growth,
+            lr_scaling,
+            (frames_multiple_of, multiple_of, batch_multiple_of),
+        )
+        self._lay(shape, epochs, videos, processes, _plan(rules, long_cycle, short_cycle, cycles, epoch_factor))
+
+    @classmethod
+    def from_epochs(
+        cls,
+        shape: Shape,
+        *,
+        samples: int,
+        epochs: float,
+        lr_drops: Sequence[float] = (),
+        epoch_factor: float | None = None,
+        cycles: int = 3,
+        long_cycle: Sequence[Sequence[float]] | None = LONG_CYCLE,
+        short_cycle: Sequence[float] | None = SHORT_CYCLE,
+        processes: int = 1,
+        batch_growth: float = 1.0,
+        lr_scaling: LRScaling = "linear",
+        multiple_of: int = 1,
+        frames_multiple_of: int = 1,
+        batch_multiple_of: int = 1,
+    ) -> Schedule:
+        """Plan from the baseline's length and drops in epochs; the parameters are the class's.
+
+        >>> schedule = Schedule.from_epochs(Shape(64, 32, 224, 224), samples=240_436, epochs=239,
+        ...                                 lr_drops=(94, 154, 196))
+        >>> [round(stage.end_epoch) for stage in schedule.stages]
+        [73, 110, 142, 158, 205, 228, 248, 259, 291, 308, 322, 329, 358]
+        """
+        rules = _rules(
+            _baseline(shape),
+            float(epochs),
+            lr_drops,
+            short_cycle,
+            batch_growth,
+            lr_scaling,
+            (frames_multiple_of, multiple_of, batch_multiple_of),
+        )
+        plan = _plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
+        return cls.__new__(cls)._lay(shape, float(epochs), samples, processes, plan)
+
+    @classmethod
+    def from_phases(
+        cls,
+        shape: Shape,
+        phases: Sequence[tuple[float, Shape | Sequence[float]]],
+        *,
+        samples: int,
+        lr_drops: Sequence[float] = (),
+        short_cycle: Sequence[float] | None = None,
+        processes: int = 1,
+        batch_growth: float = 1.0,
+        lr_scaling: LRScaling = "linear",
+        multiple_of: int = 1,
+        frames_multiple_of: int = 1,
+        batch_multiple_of: int = 1,
+    ) -> Schedule:
+        """Plan a list of your own: (epochs, shape) or (epochs, (t, h, w)), whose batch then grows by the rule.
+
+        The baseline is `shape`, trained for the sum of the epochs; `lr_drops` count in the same epochs.
+
+        A long phase at low resolution, then a short cool-down at full resolution with longer clips, as V-JEPA 2 does:
+
+        >>> schedule = Schedule.from_phases(Shape(8, 64, 384, 384), [(90, (16, 256, 256)), (10, (64, 384, 384))],
+        ...                                 samples=100_000, multiple_of=16)
+        >>> [str(stage.base) for stage in schedule.stages]
+        ['72x16x256x256', '8x64x384x384']
+        """
+        if not phases:
+            raise ValueError("phases is empty; pass at least one (epochs, shape)")
+        rows = [(float(epochs), *_sizes(size)) for epochs, size in phases]
+        length = sum(row[0] for row in rows)
+        rules = _rules(
+            _baseline(shape),
+            length,
+            lr_drops,
+            short_cycle,
+            batch_growth,
+            lr_scaling,
+            (frames_multiple_of, multiple_of, batch_multiple_of),
+        )
+        return cls.__new__(cls)._lay(shape, length, samples, processes, _core.plan_phases(rules, rows))
+
+    @classmethod
+    def progressive(
+        cls,
+        shape: Shape,
+        *,
+        samples: int,
+        epochs: float,
+        start: Sequence[float] = (1.0, 0.5),
+        stages: int = 4,
+        full_from: float | None = None,
+        lr_drops: Sequence[float] = (),
+        processes: int = 1,
+        batch_growth: float = 1.0,
+        lr_scaling: LRScaling = "linear",
+        multiple_of: int = 1,
+        frames_multiple_of: int = 1,
+        batch_multiple_of: int = 1,
+    ) -> Schedule:
+        """Plan progressive resizing: sizes rise linearly from `start` (a long-cycle factor) to the full shape.
+
+        `stages` equal stages, the last at the full shape from the share `full_from` of the training on (default: as
+        long as the others). Four stages are EfficientNetV2's; as many stages as epochs make fastai's and FFCV's ramp.
+
+        >>> schedule = Schedule.progressive(Shape(8, 16, 224, 224), samples=1000, epochs=16, multiple_of=16)
+        >>> [str(stage.base) for stage in schedule.stages]
+        ['32x16x112x112', '19x16x144x144', '11x16x192x192', '8x16x224x224']
+        """
+        n = _count("stages", stages)
+        if n < 2:
+            raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
+        share = (n - 1) / n if full_from is None else float(full_from)
+        if not 0 < share < 1:
+            raise ValueError(f"full_from ({full_from}) must lie in (0, 1): the share of training before the full shape")
+        first = _factor("start", start)
+        full = (shape.t, shape.h, shape.w)
+        ramp = [[f + (1 - f) * i / (n - 1) for f in first] for i in range(n)]
+        ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
+        return cls.from_phases(
+            shape,
+            [(ends[i + 1] - ends[i], tuple(f * s for f, s in zip(ramp[i], full, strict=True))) for i in range(n)],
+            samples=samples,
+            lr_drops=lr_drops,
+            processes=processes,
+            batch_growth=batch_growth,
+            lr_scaling=lr_scaling,
+            multiple_of=multiple_of,
+            frames_multiple_of=frames_multiple_of,
+            batch_multiple_of=batch_multiple_of,
+        )
+
+    def _lay(self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan) -> Schedule:
+        """Lay the plan over the stream of clips: every constructor ends here."""
+        core = _core.Schedule(
+            baseline=shape,
+            epochs=epochs,
+            samples=_count("samples", samples),
+            processes=_count("processes", processes),
+            stages=plan[0],
+            clock=plan[1],
+        )
+        for name, value in (
+            ("shape", shape),
+            ("epochs", epochs),
+            ("samples", samples),
+            ("processes", processes),
+            ("_plan", plan),
+            ("_core", core),
+            ("_range", range(len(core))),
+        ):
+            object.__setattr__(self, name, value)
+        return self
+
+    def _window(self, window: range) -> Schedule:
+        part = Schedule.__new__(Schedule)
+        for name in self.__slots__:
+            object.__setattr__(part, name, getattr(self, name))
+        object.__setattr__(part, "_range", window)
+        return part
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Schedule is frozen: {name} cannot be set; make another Schedule")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Schedule is frozen: {name} cannot be deleted")
+
+    # -- the sequence of steps -----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._core.steps(self._range.start, self._range.stop)
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+    @overload
+    def __getitem__(self, index: slice) -> Schedule: ...
+    def __getitem__(self, index: int | slice) -> Step | Schedule:
+        if not isinstance(index, slice):
+            try:
+                return self._core.at(self._range[index])
+            except IndexError:
+                raise IndexError(f"step {index} of a schedule of {len(self)} steps") from None
+        window = self._range[index]
+        if window.step != 1:
+            raise ValueError(f"a schedule is sliced with step 1, not {window.step}: training takes every iteration")
+        return self._window(window)
+
+    def epoch(self, number: int) -> Schedule:
+        """Return the steps whose first clip lies in epoch `number`, from 0, for loops that think in epochs.
+
+        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10, lr_drops=(5,))
+        >>> sum(len(schedule.epoch(e)) for e in range(schedule.num_epochs)) == len(schedule)
+        True
+        """
+        start, stop = (self._core.find((number + k) * self.samples) for k in (0, 1))
+        start, stop = (min(max(i, self._range.start), self._range.stop) for i in (start, stop))
+        return self._window(range(start, stop))
+
+    def sample(self, position: int, *, seed: int) -> int:
+        """Return which of the `samples` videos is at `position` of the stream of clips.
+
+        Each epoch is another permutation: ``position // samples`` is the epoch, and every video is seen once in it.
+        """
+        return _core.shuffled(position, self.samples, seed)
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the whole schedule, also of a slice."""
+        return self._core.stages
+
+    @property
+    def clips(self) -> int:
+        """Clips that these steps read, over all processes."""
+        start, stop = (
+            self._core.clips if i == len(self._core) else self._core.at(i).first
+            for i in (self._range.start, self._range.stop)
+        )
+        return stop - start
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Every distinct mini-batch shape of the whole schedule, the most expensive first."""
+        distinct = {shape for stage in self.stages if stage.start < stage.stop for shape in stage.shapes}
+        return tuple(sorted(distinct, key=lambda s: (s.b * s.t * s.h * s.w, tuple(s)), reverse=True))
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of `samples` videos that the whole schedule touches: the range of `epoch`."""
+        return self._core.at(len(self._core) - 1).first // self.samples + 1
+
+    @property
+    def baseline_iterations(self) -> int:
+        """Iterations of training without multigrid."""
+        clips = round(self.epochs * self.samples)
+        return -(-clips // (self.shape.b * self.processes))
+
+    @property
+    def speedup(self) -> float:
+        """Baseline compute / compute of the whole schedule, in sampling points (clips x T x H x W)."""
+        b, t, h, w = self.shape
+        baseline = self.baseline_iterations * self.processes * b * t * h * w
+        return baseline / sum(stage.cells for stage in self.stages)
+
+    def views(
+        self,
+        extent: Sequence[int],
+        *,
+        clips: int = 1,
+        crops: int = 1,
+        stride: int = 1,
+        size: Sequence[int] | None = None,
+        short: str = "error",
+    ) -> list[Grid]:
+        """Return the evaluation grids of a video of `extent` (frames, height, width): `clips` x `crops` of them.
+
+        Deterministic and always at the full shape unless `size` (t, h, w) is given: `clips` spread evenly over time,
+        `crops` (the largest box of the clip's aspect) over the longer side; one of either is the centre.
+
+        >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=1000, epochs=10)
+        >>> [grid.w.start for grid in schedule.views((300, 256, 340), crops=3)]
+        [0.0, 42.0, 84.0]
+        """
+        t, h, w = (self.shape.t, self.shape.h, self.shape.w) if size is None else size
+        shape = Shape(self.shape.b, t, h, w)
+        return _core.view_grids(shape, _extent(extent), _count("clips", clips), crops, _count("stride", stride), short)
+
+    def __str__(self) -> str:
+        return table.draw(self)
+
+    def __repr__(self) -> str:
+        window = "" if len(self) == len(self._core) else f"[{self._range.start}:{self._range.stop}]"
+        stages = len(self.stages)
+        return f"<Schedule{window}: {self.shape}, {len(self)} steps in {stages} stages, {self.speedup:.2f}x less compute>"
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self.shape, self.epochs, self.samples, self.processes, self._plan, self._range.start, self._range.stop)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Schedule) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Schedule.from_dict, (self.to_dict(),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the schedule as JSON-ready numbers: the plan itself, so no later release changes a run that resumes.
+
+        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10)
+        >>> Schedule.from_dict(schedule.to_dict()) == schedule
+        True
+        """
+        stages, clock = self._plan
+        return {
+            "version": 1,
+            "shape": list(self.shape),
+            "epochs": self.epochs,
+            "samples": self.samples,
+            "processes": self.processes,
+            "stages": [
+                {"shapes": [list(s) for s in shapes], "end_epoch": end_epoch, "lr_scale": lr_scale, "long": position}
+                for shapes, end_epoch, lr_scale, position in stages
+            ],
+            "clock": [list(stretch) for stretch in clock],
+            "steps": [self._range.start, self._range.stop],
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Schedule:
+        """Make the schedule that `to_dict` described."""
+        if state.get("version") != 1:
+            raise ValueError(f"state has version {state.get('version')!r}; this pymultigrid reads 1: update it")
+        stages = tuple(
+            (tuple(Shape(*shape) for shape in s["shapes"]), s["end_epoch"], s["lr_scale"], s["long"])
+            for s in state["stages"]
+        )
+        plan = (stages, tuple((e, b, k) for e, b, k in state["clock"]))
+        whole = cls.__new__(cls)._lay(
+            Shape(*state["shape"]), state["epochs"], state["samples"], state["processes"], plan
+        )
+        return whole._window(range(*state["steps"]))
+
+    def with_processes(self, processes: int) -> Schedule:
+        """Return the same global batches over another number of processes: b becomes b x old / new.
+
+        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10, processes=2)
+        >>> print(schedule.with_processes(4).shape)
+        2x8x32x32
+        """
+        count = _count("processes", processes)
+
+        def share(shape: Shape) -> Shape:
+            batch = shape.b * self.processes
+            if batch % count:
+                raise ValueError(
+                    f"processes ({count}) must divide every global batch, and {batch} ({shape} on {self.processes}) "
+                    f"it does not; go on with a divisor of {batch}"
+                )
+            return Shape(batch // count, shape.t, shape.h, shape.w)
+
+        stages, clock = self._plan
+        plan = (tuple((tuple(map(share, shapes)), *rest) for shapes, *rest in stages), clock)
+        whole = Schedule.__new__(Schedule)._lay(share(self.shape), self.epochs, self.samples, count, plan)
+        return whole._window(self._range)
+
+
+def _baseline(shape: Shape) -> Shape:
+    if not isinstance(shape, Shape):
+        raise TypeError(f"shape ({shape!r}) must be a Shape; write Shape(8, 32, 224, 224)")
+    return shape
+
+
+def _count(name: str, value: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
+    if count < 1:
+        raise ValueError(f"{name} ({count}) must be at least 1")
+    return count
+
+
+def _extent(extent: Sequence[int]) -> tuple[int, int, int]:
+    t, h, w = (_count("extent", size) for size in extent)
+    return t, h, w
+
+
+def _factor(name: str, factor: Sequence[float]) -> tuple[float, float, float]:
+    if len(factor) not in (2, 3):
+        raise ValueError(f"{name} has {tuple(factor)}; a factor is (temporal, spatial) or (t, h, w)")
+    return float(factor[0]), float(factor[1]), float(factor[-1])
+
+
+def _sizes(size: Shape | Sequence[float]) -> tuple[float, float, float, float]:
+    if isinstance(size, Shape):
+        return size.b, size.t, size.h, size.w
+    if len(size) != 3:
+        raise ValueError(f"a phase has {tuple(size)}; pass a Shape, or (t, h, w) for a batch by the rule")
+    t, h, w = map(float, size)
+    return 0.0, t, h, w
+
+
+def _rules(
+    shape: Shape,
+    epochs: float,
+    lr_drops: Sequence[float],
+    short_cycle: Sequence[float] | None,
+    batch_growth: float,
+    lr_scaling: LRScaling,
+    multiples: tuple[int, int, int],
+) -> _core.Rules:
+    if lr_scaling not in _LR_POWER:
+        raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
+    if short_cycle is not None and not len(short_cycle):
+        raise ValueError("short_cycle is empty; pass None to turn it off")
+    frames, size, batch = multiples
+    return _core.Rules(
+        baseline=shape,
+        epochs=epochs,
+        lr_drops=[float(drop) for drop in lr_drops],
+        short_cycle=[float(f) for f in short_cycle or ()],
+        batch_growth=float(batch_growth),
+        lr_power=_LR_POWER[lr_scaling],
+        frames_multiple_of=_count("frames_multiple_of", frames),
+        multiple_of=_count("multiple_of", size),
+        batch_multiple_of=_count("batch_multiple_of", batch),
+    )
+
+
+def _plan(
+    rules: _core.Rules,
+    long_cycle: Sequence[Sequence[float]] | None,
+    short_cycle: Sequence[float] | None,
+    cycles: int,
+    epoch_factor: float | None,
+) -> _core.Plan:
+    if long_cycle is not None and not len(long_cycle):
+        raise ValueError("long_cycle is empty; pass None to turn it off")
+    if epoch_factor is None:
+        epoch_factor = 1.0 if long_cycle is None and short_cycle is None else 1.5
+    factors = [_factor("long_cycle", factor) for factor in long_cycle or ()]
+    return _core.plan_cycles(rules, factors, _count("cycles", cycles), float(epoch_factor))
