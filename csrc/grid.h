@@ -24,6 +24,9 @@ struct Grid {
   Short beyond;
 };
 
+// Where a source coordinate lies on the output, both continuous: cell i covers [i, i + 1).
+inline double map_point(const Axis& axis, double source) { return (source - axis.start) / axis.stride(); }
+
 // The source frame that output frame i picks (temporal "nearest"): where its cell starts, in [0, frames).
 inline std::int64_t picked_frame(const Grid& grid, std::int64_t i, std::int64_t frames) {
   const bool reversed = grid.t.span < 0;

@@ -1,4 +1,5 @@
 // pymultigrid._core: what Python sees of the core. Values and their docstrings; no arithmetic.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -58,6 +59,25 @@ void bind_shape(py::module_& m) {
       .def("__str__", [](const Shape& s) { return py::str("{}x{}x{}x{}").format(s.b, s.t, s.h, s.w); });
 }
 
+using Points = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+Points map_points(const Grid& grid, const Points& points) {
+  const py::ssize_t width = points.ndim() > 0 ? points.shape(points.ndim() - 1) : 0;
+  if (width != 2 && width != 4) {
+    refuse("points has a last axis of ", width, "; it must hold (x, y) points or (x0, y0, x1, y1) boxes");
+  }
+  Points mapped(std::vector<py::ssize_t>(points.shape(), points.shape() + points.ndim()));
+  const double* from = points.data();
+  double* to = mapped.mutable_data();
+  for (py::ssize_t i = 0; i < points.size(); ++i) to[i] = map_point(i % 2 == 0 ? grid.w : grid.h, from[i]);
+  // A flip swaps a box's corners.
+  for (double* box = to; width == 4 && box < to + mapped.size(); box += 4) {
+    if (box[0] > box[2]) std::swap(box[0], box[2]);
+    if (box[1] > box[3]) std::swap(box[1], box[3]);
+  }
+  return mapped;
+}
+
 void bind_grid(py::module_& m) {
   bind_value(m, "Axis", R"(One axis of a sampling grid: `size` cells over `span` source frames or pixels.
 
@@ -91,7 +111,18 @@ start again).
             for (std::int64_t i = 0; i < grid.t.size; ++i) out.push_back(picked_frame(grid, i, frames));
             return out;
           },
-          "length"_a, "The frame of a video of `length` frames that each output frame picks (temporal nearest).");
+          "length"_a, "The frame of a video of `length` frames that each output frame picks (temporal nearest).")
+      .def("map", &map_points, "points"_a,
+           R"(Where points or boxes of the video lie in the clip, so that labels follow.
+
+points : array ``(..., 2)`` of (x, y) or ``(..., 4)`` of (x0, y0, x1, y1), in source pixels; pixel i covers [i, i + 1).
+Returns float64 of the same shape in output pixels, not clipped to the clip; boxes keep x0 <= x1 under a flip.
+
+>>> from pymultigrid import Axis, Grid
+>>> grid = Grid(Axis(0, 8, 8), Axis(0, 200, 100), Axis(300, -200, 100))
+>>> grid.map([[110, 20, 150, 60]]).tolist()
+[[75.0, 10.0, 95.0, 30.0]]
+)");
 }
 
 Grid step_grid(const Step& step, const ExtentTuple& extent, std::uint64_t seed, std::uint64_t sample,
@@ -154,7 +185,7 @@ Source: Wu et al. 2020, section 3.2.
 (8, 158, 158)
 )");
 
-  py::class_<Stage>(m, "Stage", R"(One stage of a schedule: steps [start, stop) of the same base shape.
+  bind_value(m, "Stage", R"(One stage of a schedule: steps [start, stop) of the same base shape.
 
 shapes    : its short cycle; the last is `base`
 base      : the shape of the long-cycle stage
@@ -162,18 +193,12 @@ end_epoch : where it is planned to end, in epochs, before any rounding
 start, stop : iterations; first, last : clips of the stream over all processes
 cells     : sampling points (clips x T x H x W) over all processes, its nominal compute
 long, lr_stage, lr_scale : as in `Step`
-)")
-      .def_property_readonly("shapes", [](const Stage& s) { return py::tuple(py::cast(s.shapes)); })
-      .def_property_readonly("base", [](const Stage& s) { return s.base(); })
-      .def_readonly("end_epoch", &Stage::end_epoch)
-      .def_readonly("lr_scale", &Stage::lr_scale)
-      .def_readonly("lr_stage", &Stage::lr_stage)
-      .def_readonly("long", &Stage::long_position)
-      .def_readonly("start", &Stage::start)
-      .def_readonly("stop", &Stage::stop)
-      .def_readonly("first", &Stage::first)
-      .def_readonly("last", &Stage::last)
-      .def_readonly("cells", &Stage::cells);
+)",
+             field("shapes", &Stage::shapes), field("end_epoch", &Stage::end_epoch),
+             field("lr_scale", &Stage::lr_scale), field("long", &Stage::long_position),
+             field("lr_stage", &Stage::lr_stage), field("start", &Stage::start), field("stop", &Stage::stop),
+             field("first", &Stage::first), field("last", &Stage::last), field("cells", &Stage::cells))
+      .def_property_readonly("base", &Stage::base);
 }
 
 // Steps [next, stop) of a schedule that the Python object keeps alive.

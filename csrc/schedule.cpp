@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <sstream>
-#include <stdexcept>
+
+#include "refuse.h"
 
 namespace multigrid {
 namespace {
@@ -29,6 +29,11 @@ double progress_at(double baseline_epoch, double epochs) {
 
 Schedule::Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan)
     : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes), plan_(plan) {
+  // Positions are exact in a double too, where they meet fractional epochs.
+  const double clips = plan.stages.back().end_epoch * double(samples);
+  if (!(clips < 0x1p53))
+    refuse("samples (", samples, ") times the epochs are ", clips,
+           " clips, above 2^53: more than can be counted exactly");
   lay_stages();
   lay_clock();
 }
@@ -73,8 +78,10 @@ void Schedule::lay_stages() {
   for (const PlannedStage& planned : plan_.stages) {
     Stage stage{
         planned.shapes, planned.end_epoch, planned.lr_scale, planned.long_position, 0, start, start, first, first, 0};
-    // The fewest steps that own the clips the plan gives the stage.
-    const std::int64_t wanted = clips_by(planned.end_epoch, samples_) - first;
+    // The fewest steps that own the clips the plan gives the stage. The last stage has one at least, even where a large
+    // batch before it has already passed the end: training ends on its base.
+    const bool is_last = &planned == &plan_.stages.back();
+    const std::int64_t wanted = std::max<std::int64_t>(is_last, clips_by(planned.end_epoch, samples_) - first);
     if (wanted > 0) {
       const std::int64_t steps = steps_before(stage, wanted - 1) + 1;
       stage.stop = start + steps;

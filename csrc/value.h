@@ -2,8 +2,10 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <vector>
 
 #include "grid.h"
 #include "refuse.h"
@@ -52,12 +54,22 @@ Field<T, M> field(const char* name, M T::* member) {
   return {name, member};
 }
 
+template <class M>
+pybind11::object as_python(const M& member) {
+  return pybind11::cast(member);
+}
+
+template <class M>
+pybind11::object as_python(const std::vector<M>& member) {  // frozen: a tuple, not a list
+  return pybind11::tuple(pybind11::cast(member));
+}
+
 template <class T, class... M>
 pybind11::class_<T> bind_value(pybind11::module_& m, const char* name, const char* doc, Field<T, M>... fields) {
   namespace py = pybind11;
   py::class_<T> cls(m, name, doc);
-  const auto as_tuple = [fields...](const T& self) { return py::make_tuple(self.*fields.member...); };
-  (cls.def_property_readonly(fields.name, [fields](const T& self) { return self.*fields.member; }), ...);
+  const auto as_tuple = [fields...](const T& self) { return py::make_tuple(as_python(self.*fields.member)...); };
+  (cls.def_property_readonly(fields.name, [fields](const T& self) { return as_python(self.*fields.member); }), ...);
   cls.def("__eq__", [as_tuple](const T& self, const py::object& other) -> py::object {
     if (!py::isinstance<T>(other)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
     return py::bool_(as_tuple(self).equal(as_tuple(other.cast<const T&>())));
@@ -66,7 +78,7 @@ pybind11::class_<T> bind_value(pybind11::module_& m, const char* name, const cha
   cls.def("__repr__", [name, fields...](const T& self) {
     std::string out;
     ((out += (out.empty() ? std::string(name) + "(" : std::string(", ")) + fields.name + "=" +
-             std::string(py::repr(py::cast(self.*fields.member)))),
+             std::string(py::repr(as_python(self.*fields.member)))),
      ...);
     return out + ")";
   });

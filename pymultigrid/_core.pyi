@@ -1,6 +1,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, final
 
+import numpy as np
+import numpy.typing as npt
+
 StagePlan = tuple[tuple[Shape, ...], float, float, int]  # shapes, end_epoch, lr_scale, position in the long cycle
 ClockPlan = tuple[float, float, int]  # end_epoch, baseline_epoch, lr_stage
 Plan = tuple[tuple[StagePlan, ...], tuple[ClockPlan, ...]]
@@ -44,6 +47,7 @@ class Grid:
     @property
     def short(self) -> Literal["error", "clamp", "loop"]: ...
     def frames(self, length: int) -> list[int]: ...
+    def map(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]: ...
     def __hash__(self) -> int: ...
 
 @final
