@@ -1,7 +1,6 @@
 // Grid: where a clip is read from a video. Host and device.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 namespace multigrid {
@@ -26,15 +25,5 @@ struct Grid {
 
 // Where a source coordinate lies on the output, both continuous: cell i covers [i, i + 1).
 inline double map_point(const Axis& axis, double source) { return (source - axis.start) / axis.stride(); }
-
-// The source frame that output frame i picks (temporal "nearest"): where its cell starts, in [0, frames).
-inline std::int64_t picked_frame(const Grid& grid, std::int64_t i, std::int64_t frames) {
-  const bool reversed = grid.t.span < 0;
-  const double low = reversed ? grid.t.start + grid.t.span : grid.t.start;
-  const double cell = double(reversed ? grid.t.size - 1 - i : i);
-  const auto frame = std::int64_t(std::floor(low + cell * std::abs(grid.t.stride())));
-  if (grid.beyond == Short::loop) return frame % frames;
-  return frame < frames ? frame : frames - 1;
-}
 
 }  // namespace multigrid

@@ -11,11 +11,16 @@
 #include "refuse.h"
 #include "sampling.h"
 #include "schedule.h"
+#include "taps.h"
 #include "value.h"
 
 namespace py = pybind11;
 using namespace multigrid;
 using namespace py::literals;
+
+namespace multigrid {
+void bind_resample(py::module_& m);  // module_resample.cpp
+}
 
 namespace {
 
@@ -108,7 +113,10 @@ start again).
           "frames",
           [](const Grid& grid, std::int64_t frames) {
             std::vector<std::int64_t> out;
-            for (std::int64_t i = 0; i < grid.t.size; ++i) out.push_back(picked_frame(grid, i, frames));
+            const Cells cells = cells_of(grid.t);
+            for (std::int64_t i = 0; i < grid.t.size; ++i) {
+              out.push_back(wrapped(frame_of(cells, cells.placed(i)), frames, grid.beyond));
+            }
             return out;
           },
           "length"_a, "The frame of a video of `length` frames that each output frame picks (temporal nearest).")
@@ -151,7 +159,7 @@ progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * s
 >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 >>> step = schedule[2]
 >>> print(step.shape, step.base, step.lr_scale)
-64x8x158x158 64x8x158x158 8.0
+128x8x112x112 64x8x158x158 8.0
 )",
              field("index", &Step::index), field("first", &Step::first), field("shape", &Step::shape),
              field("base", &Step::base), field("baseline", &Step::baseline), field("stage", &Step::stage),
@@ -182,7 +190,7 @@ Source: Wu et al. 2020, section 3.2.
 >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 >>> grid = schedule[2].grid((300, 256, 340), seed=0, sample=17, stride=2)
 >>> grid.t.size, grid.h.size, grid.w.size
-(8, 158, 158)
+(8, 112, 112)
 )");
 
   bind_value(m, "Stage", R"(One stage of a schedule: steps [start, stop) of the same base shape.
@@ -305,4 +313,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_steps(m);
   bind_plan(m);
   bind_schedule(m);
+  bind_resample(m);
 }

@@ -5,6 +5,18 @@ Models", CVPR 2020 (arXiv 1912.00998).
 """
 
 from pymultigrid._core import Axis, Grid, Shape, Stage, Step
+from pymultigrid.resample import resample, set_buffer_limit
 from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule
 
-__all__ = ["LONG_CYCLE", "SHORT_CYCLE", "Axis", "Grid", "Schedule", "Shape", "Stage", "Step"]
+__all__ = [
+    "LONG_CYCLE",
+    "SHORT_CYCLE",
+    "Axis",
+    "Grid",
+    "Schedule",
+    "Shape",
+    "Stage",
+    "Step",
+    "resample",
+    "set_buffer_limit",
+]

@@ -395,7 +395,9 @@ class Schedule:
     def __repr__(self) -> str:
         window = "" if len(self) == len(self._core) else f"[{self._range.start}:{self._range.stop}]"
         stages = len(self.stages)
-        return f"<Schedule{window}: {self.shape}, {len(self)} steps in {stages} stages, {self.speedup:.2f}x less compute>"
+        return (
+            f"<Schedule{window}: {self.shape}, {len(self)} steps in {stages} stages, {self.speedup:.2f}x less compute>"
+        )
 
     # -- values --------------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,9 @@ def test_the_same_grid_wherever_it_is_drawn():
         "s = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))\n"
         f"print(s[2].grid({EXTENT}, seed=0, sample=17, stride=2))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == repr(grid)
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip() == repr(grid)
 
 
 def test_segments():
@@ -118,7 +120,9 @@ def test_short_videos():
     loop = step.grid((10, 256, 256), seed=0, sample=3, stride=2, short="loop")
     first = int(loop.t.start)
     assert loop.frames(10) == [(first + 2 * i) % 10 for i in range(8)]
-    with pytest.raises(ValueError, match=re.escape("the video has 10 frames, fewer than the clip's 8 frames x stride 2 = 16")):
+    with pytest.raises(
+        ValueError, match=re.escape("the video has 10 frames, fewer than the clip's 8 frames x stride 2 = 16")
+    ):
         step.grid((10, 256, 256), seed=0, sample=0, stride=2)
     # Not long enough for the coarsest stride: the strides that fit.
     assert {step.grid((20, 256, 256), seed=0, sample=i, stride=2).t.stride for i in range(20)} == {2}

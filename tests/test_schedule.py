@@ -221,9 +221,7 @@ def test_lr_scale_follows_the_long_cycle_only():
 
 def test_iterations_are_the_baselines():
     by_epochs = kinetics(processes=1, samples=8 * 1000, epochs=100, lr_drops=(50, 80))
-    by_iterations = Schedule(
-        Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000), samples=8 * 1000
-    )
+    by_iterations = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000), samples=8 * 1000)
     assert by_iterations == by_epochs
     alone = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000))
     assert (alone.samples, alone.epochs, alone.baseline_iterations) == (8, 100_000, 100_000)
@@ -360,9 +358,17 @@ def test_shape_prints_as_the_paper_writes_it():
         ({"short_cycle": ()}, ValueError, "short_cycle is empty; pass None to turn it off"),
         ({"batch_growth": 2}, ValueError, "batch_growth (2) must lie in [0, 1]"),
         ({"lr_scaling": "cubic"}, ValueError, "lr_scaling ('cubic') must be one of 'linear', 'sqrt', 'none'"),
-        ({"multiple_of": 15}, ValueError, "the baseline's height (224) must be a multiple of multiple_of (15); take 210 or 225"),
+        (
+            {"multiple_of": 15},
+            ValueError,
+            "the baseline's height (224) must be a multiple of multiple_of (15); take 210 or 225",
+        ),
         ({"batch_multiple_of": 3}, ValueError, "the baseline's batch (8) must be a multiple of batch_multiple_of (3)"),
-        ({"frames_multiple_of": 5}, ValueError, "the baseline's frames (32) must be a multiple of frames_multiple_of (5)"),
+        (
+            {"frames_multiple_of": 5},
+            ValueError,
+            "the baseline's frames (32) must be a multiple of frames_multiple_of (5)",
+        ),
         ({"samples": 2**60}, ValueError, "above 2^53: more than can be counted exactly"),
     ],
 )
@@ -377,7 +383,9 @@ def test_refuses_other_input():
         Shape(8, 0, 224, 224)
     with pytest.raises(TypeError, match=re.escape("shape ((8, 32, 224, 224)) must be a Shape; write Shape(8")):
         Schedule.from_epochs((8, 32, 224, 224), samples=10, epochs=1)
-    with pytest.raises(ValueError, match=re.escape("lr_drops (40000.0, 30000.0) must increase, above 0 and below iter")):
+    with pytest.raises(
+        ValueError, match=re.escape("lr_drops (40000.0, 30000.0) must increase, above 0 and below iter")
+    ):
         Schedule(shape, iterations=50_000, lr_drops=(40_000, 30_000))
     with pytest.raises(IndexError, match=re.escape("step 262266 of a schedule of 262266 steps")):
         kinetics()[262_266]

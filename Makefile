@@ -1,0 +1,59 @@
+# Everything a developer runs. Each command does its whole set-up; PYTHON=python3.12 chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WHEEL := build/wheel
+SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.inl)
+# Runs from another directory than the root: there the source folder pymultigrid/ would hide the installed package.
+ELSEWHERE := cd build &&
+
+.PHONY: demo test lint unit wheel bench clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo --output demo-output
+
+test: lint unit wheel
+
+$(READY): $(SOURCES)
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed (make core: 3.10)')"
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,video,plot,dev]"
+	touch $@
+
+lint: $(READY) $(WHEEL)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(ELSEWHERE) MYPYPATH=wheel/unpacked ../$(BIN)/mypy --config-file ../pyproject.toml -p pymultigrid
+	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy examples benchmarks
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+# The wheel, unpacked for the type checker.
+$(WHEEL)/.ready: $(READY) $(wildcard pymultigrid/* adapters/*/*)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(BIN)/python -m zipfile -e $(WHEEL)/*.whl $(WHEEL)/unpacked
+	touch $@
+
+# The wheel alone in an empty environment: NumPy is all it needs, and the core's tests pass without any framework.
+wheel: $(WHEEL)/.ready
+	rm -rf build/empty
+	$(BIN)/python -m venv build/empty
+	build/empty/bin/python -m pip install --quiet $(WHEEL)/*.whl
+	$(ELSEWHERE) empty/bin/python -c "import pymultigrid, sys; assert not {'torch', 'keras', 'av', 'matplotlib'} & set(sys.modules)"
+	build/empty/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis
+	$(ELSEWHERE) empty/bin/python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider \
+	    ../tests/test_golden.py ../tests/test_schedule.py ../tests/test_grid.py ../tests/test_command.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/resample.py
+
+clean:
+	rm -rf build dist demo-output .venv

@@ -1,0 +1,54 @@
+"""The house: imports point one way, and `import pymultigrid` loads no framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
+# Each is imported inside the one module whose extra brings it.
+OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+def test_the_library_names_no_framework():
+    files = list((ROOT / "pymultigrid").glob("*.py"))
+    assert files
+    for path in files:
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & FRAMEWORKS, path
+        assert tops <= {"pymultigrid", "numpy", *sys.stdlib_module_names} | OWN_EXTRA.get(path.name, set()), path
+        assert not any(name.startswith(("pymultigrid.torch", "pymultigrid.keras")) for name in imports(path)), path
+
+
+@pytest.mark.parametrize("adapter", ["torch", "keras"])
+def test_adapters_know_one_framework(adapter):
+    for path in (ROOT / "adapters" / adapter).glob("*.py"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & (FRAMEWORKS - {adapter}), path
+        other = {"torch": "keras", "keras": "torch"}[adapter]
+        assert not any(name.startswith(f"pymultigrid.{other}") for name in imports(path)), path
+
+
+def test_the_core_names_no_framework():
+    for path in (ROOT / "csrc").iterdir():
+        code = [line for line in path.read_text().splitlines() if "#include" in line]
+        assert not any(framework in line for line in code for framework in FRAMEWORKS), path
+        python = any("pybind11" in line or "Python.h" in line for line in code)
+        assert python == (path.name in {"module.cpp", "module_resample.cpp", "value.h", "arrays.cpp", "arrays.h"}), path
+
+
+def test_import_loads_no_framework():
+    code = f"import pymultigrid, sys; sys.exit(bool({FRAMEWORKS | {'av', 'matplotlib'}!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
