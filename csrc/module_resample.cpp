@@ -1,0 +1,208 @@
+// Python's side of resample: arrays to views, the GIL, errors about kinds. The rules about values are in
+// resample_check.cpp.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "arrays.h"
+#include "buffers.h"
+#include "resample.h"
+
+namespace py = pybind11;
+
+namespace multigrid {
+namespace {
+
+struct Videos {
+  std::vector<Array> arrays;
+  std::vector<ClipView> views;
+  bool single;
+};
+
+bool is_list(py::handle object) { return py::isinstance<py::list>(object) || py::isinstance<py::tuple>(object); }
+
+ClipView view_of(const Array& array, std::size_t axis) {
+  const std::int64_t* size = array.shape.data() + axis;
+  const std::int64_t* pitch = array.pitch.data() + axis;
+  return {array.data, array.dtype, size[0], size[1], size[2], size[3], pitch[0], pitch[1], pitch[2], pitch[3]};
+}
+
+Videos videos_from(py::handle object) {
+  Videos videos{{}, {}, false};
+  if (is_list(object)) {
+    for (const py::handle one : py::reinterpret_borrow<py::sequence>(object)) {
+      const std::string name = "videos[" + std::to_string(videos.arrays.size()) + "]";
+      videos.arrays.push_back(array_from(one, name));
+      const Array& array = videos.arrays.back();
+      if (array.shape.size() != 4)
+        throw py::value_error(name + " is " + text_of(array.shape) + "; in a list every video must be T x H x W x C");
+      videos.views.push_back(view_of(array, 0));
+    }
+    return videos;
+  }
+  videos.arrays.push_back(array_from(object, "video"));
+  const Array& array = videos.arrays.back();
+  if (array.shape.size() != 4 && array.shape.size() != 5)
+    throw py::value_error("video is " + text_of(array.shape) + "; it must be T x H x W x C, or B x T x H x W x C");
+  videos.single = array.shape.size() == 4;
+  if (videos.single) {
+    videos.views.push_back(view_of(array, 0));
+    return videos;
+  }
+  for (std::int64_t i = 0; i < array.shape[0]; ++i) {
+    ClipView view = view_of(array, 1);
+    view.data = static_cast<const char*>(view.data) + i * array.pitch[0];
+    videos.views.push_back(view);
+  }
+  return videos;
+}
+
+bool is_size(py::handle object) {
+  return is_list(object) && py::len(object) == 3 &&
+         PyIndex_Check(py::reinterpret_borrow<py::object>(object)[py::int_(0)].ptr());
+}
+
+std::int64_t whole(const py::object& object) {
+  if (!PyIndex_Check(object.ptr())) throw py::type_error("size must be three whole numbers (t, h, w)");
+  const std::int64_t value = PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError);
+  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+std::vector<Grid> grids_from(const py::object& object, const std::vector<ClipView>& videos) {
+  std::vector<Grid> grids;
+  if (py::isinstance<Grid>(object)) {
+    grids.push_back(object.cast<Grid>());
+  } else if (is_size(object)) {
+    const std::int64_t t = whole(object[py::int_(0)]), h = whole(object[py::int_(1)]), w = whole(object[py::int_(2)]);
+    for (const ClipView& video : videos)
+      grids.push_back({{0, static_cast<double>(video.t), t},
+                       {0, static_cast<double>(video.h), h},
+                       {0, static_cast<double>(video.w), w},
+                       Short::error});
+  } else if (is_list(object) && py::len(object) > 0) {
+    for (const py::handle one : object) {
+      if (!py::isinstance<Grid>(one))
+        throw py::type_error("grids[" + std::to_string(grids.size()) + "] must be a Grid");
+      grids.push_back(one.cast<Grid>());
+    }
+  } else {
+    throw py::type_error("grid must be a Grid, one Grid per video, or a size (t, h, w)");
+  }
+  return grids;
+}
+
+template <class Value>
+Value one_of(const char* name, const std::string& value, std::initializer_list<std::pair<const char*, Value>> choices) {
+  std::string list;
+  for (const auto& choice : choices) {
+    if (value == choice.first) return choice.second;
+    list += (list.empty() ? "'" : ", '") + std::string(choice.first) + "'";
+  }
+  throw py::value_error(std::string(name) + " ('" + value + "') must be one of " + list);
+}
+
+Filter filter_from(const std::string& mode, bool antialias) {
+  const Filter linear = antialias ? Filter::smooth : Filter::linear;
+  return one_of<Filter>("mode", mode, {{"nearest", Filter::nearest}, {"linear", linear}, {"area", Filter::area}});
+}
+
+Layout layout_from(const std::string& layout) {
+  return one_of<Layout>("layout", layout, {{"CTHW", Layout::cthw}, {"THWC", Layout::thwc}});
+}
+
+std::vector<double> numbers_from(const char* name, const py::object& object) {
+  if (object.is_none()) return {};
+  try {
+    if (PyNumber_Check(object.ptr()) && !py::hasattr(object, "__len__")) return {py::float_(object)};
+    std::vector<double> numbers;
+    for (const py::handle one : object) numbers.push_back(py::float_(py::reinterpret_borrow<py::object>(one)));
+    if (!numbers.empty()) return numbers;
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_ValueError)) throw;
+  }
+  throw py::type_error(std::string(name) + " must be a number or one number per channel");
+}
+
+std::vector<std::int64_t> shape_of(const Videos& videos, const std::vector<Grid>& grids, Layout layout) {
+  const Grid& grid = grids[0];
+  std::vector<std::int64_t> shape = {grid.t.size, grid.h.size, grid.w.size};
+  shape.insert(layout == Layout::cthw ? shape.begin() : shape.end(), videos.views[0].c);
+  if (!videos.single) shape.insert(shape.begin(), static_cast<std::int64_t>(videos.views.size()));
+  return shape;
+}
+
+BatchView batch_from(const Array& out, const Videos& videos, const std::vector<Grid>& grids, Layout layout) {
+  const std::vector<std::int64_t> shape = shape_of(videos, grids, layout);
+  if (!out.writable) throw py::value_error("out is read-only; give an array that can be written");
+  if (out.shape != shape)
+    throw py::value_error("out is " + text_of(out.shape) + "; the clips are " + text_of(shape) + ": allocate that");
+  std::int64_t dense = bytes_of(out.dtype);
+  for (std::size_t i = shape.size(); i-- > 0; dense *= shape[i])
+    if (shape[i] != 1 && out.pitch[i] != dense)
+      throw py::value_error("out must be C-contiguous; give a dense array and copy from it");
+  if (reinterpret_cast<std::uintptr_t>(out.data) % bytes_of(out.dtype) != 0)
+    throw py::value_error("out must be aligned to its dtype; give a freshly allocated array");
+  const Grid& grid = grids[0];
+  return {out.data,          out.dtype,   layout,      static_cast<std::int64_t>(videos.views.size()),
+          videos.views[0].c, grid.t.size, grid.h.size, grid.w.size};
+}
+
+py::tuple resample_shape(const py::object& video, const py::object& grid, const std::string& layout) {
+  const Videos videos = videos_from(video);
+  const std::vector<Grid> grids = grids_from(grid, videos.views);
+  check_grids(videos.views, grids);
+  return py::cast<py::tuple>(py::cast(shape_of(videos, grids, layout_from(layout))));
+}
+
+// A NumPy array whose memory goes back to the ring when the last view of it is gone. What is smaller than a huge page
+// is left to NumPy.
+py::array empty(const std::vector<std::int64_t>& shape, const py::dtype& dtype) {
+  std::size_t bytes = dtype.itemsize();
+  for (const std::int64_t size : shape) bytes *= size;
+  if (bytes < std::size_t{1} << 21) return py::array(dtype, shape);
+  auto buffer = std::make_unique<Buffer>(take_buffer(bytes));
+  void* data = buffer->data;
+  const py::capsule owner(buffer.release(), [](void* held) {
+    const std::unique_ptr<Buffer> last(static_cast<Buffer*>(held));
+    give_buffer(*last);
+  });
+  return py::array(dtype, shape, {}, data, owner);
+}
+
+void resample(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
+              const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
+              const std::string& layout, int threads) {
+  const bool blend = one_of<bool>("temporal", temporal, {{"nearest", false}, {"linear", true}});
+  const Options options{filter_from(mode, antialias), blend, numbers_from("mean", mean), numbers_from("std", std),
+                        threads};
+  const Videos videos = videos_from(video);
+  const std::vector<Grid> grids = grids_from(grid, videos.views);
+  check_grids(videos.views, grids);
+  const Array array = array_from(to, "out");
+  const BatchView out = batch_from(array, videos, grids, layout_from(layout));
+  check_options(videos.views, options, out);
+  const py::gil_scoped_release unlocked;
+  resample_cpu(videos.views, grids, options, out);
+}
+
+}  // namespace
+
+void bind_resample(py::module_& m) {
+  m.def("resample_shape", resample_shape, py::arg("video"), py::arg("grid"), py::arg("layout"),
+        "The shape that `resample` writes; checks videos and grids.");
+  m.def("resample", resample, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"), py::arg("temporal"),
+        py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"), py::arg("threads"),
+        "Write the clips into `out`. Arrays are NumPy arrays or anything with __dlpack__ in host memory.");
+  m.def("empty", empty, py::arg("shape"), py::arg("dtype"), "A new array; large ones are from the ring of buffers.");
+  m.def("set_buffer_limit", set_buffer_limit, py::arg("limit"), "Bound the unused bytes in the ring; 0 turns it off.");
+  m.def("unused_buffer_bytes", unused_buffer_bytes, "The bytes that wait in the ring.");
+  m.def("_vector_path", vector_path, "The vector instructions in use.");
+  m.def("_vector_paths", vector_paths, "Those that this machine runs.");
+  m.def("_choose_vector_path", choose_vector_path, py::arg("name"), "Use one of them; for tests and benchmarks.");
+}
+
+}  // namespace multigrid

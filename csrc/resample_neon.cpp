@@ -1,0 +1,5 @@
+#include "resample_rows.h"
+
+namespace multigrid {
+const RowCode* neon_code() { return nullptr; }
+}  // namespace multigrid
