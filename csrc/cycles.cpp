@@ -189,6 +189,15 @@ void check_fraction(const char* name, double value) {
   }
 }
 
+// A factor that leaves less than half of the smallest size cannot be met, unless there is nothing to divide.
+void check_factor(const char* name, double factor, const char* what, std::int64_t size, std::int64_t multiple) {
+  check_fraction(name, factor);
+  if (size > multiple && double(size) * factor < 0.5 * double(multiple)) {
+    refuse(name, " has the factor ", factor, ", which leaves ", double(size) * factor, " of ", size, " ", what,
+           "; take ", double(multiple) / double(size), " or more");
+  }
+}
+
 void check_multiple(const char* name, std::int64_t multiple, const char* what, std::int64_t size) {
   if (multiple < 1) refuse(name, " (", multiple, ") must be at least 1, which means no constraint");
   if (size % multiple != 0) {
@@ -211,7 +220,10 @@ void check(const Rules& rules) {
     }
     previous = drop;
   }
-  for (double f : rules.short_cycle) check_fraction("short_cycle", f);
+  for (double f : rules.short_cycle) {
+    check_factor("short_cycle", f, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("short_cycle", f, "columns", rules.baseline.w, rules.multiple_hw);
+  }
   if (!(rules.growth >= 0 && rules.growth <= 1)) {
     refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
   }
@@ -255,7 +267,9 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int 
   if (long_cycle.empty()) return plan_baseline(rules, epoch_factor);
   if (cycles < 1) refuse("cycles (", cycles, ") must be at least 1; long_cycle=None turns the long cycle off");
   for (const Factor& f : long_cycle) {
-    for (double value : {f.t, f.h, f.w}) check_fraction("long_cycle", value);
+    check_factor("long_cycle", f.t, "frames", rules.baseline.t, rules.multiple_t);
+    check_factor("long_cycle", f.h, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("long_cycle", f.w, "columns", rules.baseline.w, rules.multiple_hw);
   }
   return plan_long_cycles(rules, long_cycle, cycles, epoch_factor);
 }

@@ -352,6 +352,16 @@ def test_shape_prints_as_the_paper_writes_it():
         ({"epoch_factor": -1}, ValueError, "epoch_factor (-1) must be above 0 and finite; the paper's is 1.5"),
         ({"lr_drops": (), "cycles": 0}, ValueError, "cycles (0) must be at least 1"),
         ({"long_cycle": [(0.25, 1.5)]}, ValueError, "long_cycle has the factor 1.5, which must lie in (0, 1]"),
+        (
+            {"long_cycle": [(0.01, 1)]},
+            ValueError,
+            "long_cycle has the factor 0.01, which leaves 0.32 of 32 frames; take 0.03125 or more",
+        ),
+        (
+            {"short_cycle": (0.03,), "multiple_of": 14},
+            ValueError,
+            "short_cycle has the factor 0.03, which leaves 6.72 of 224 rows; take 0.0625 or more",
+        ),
         ({"long_cycle": [(0.25,)]}, ValueError, "long_cycle has (0.25,); a factor is (temporal, spatial) or (t, h, w)"),
         ({"long_cycle": ()}, ValueError, "long_cycle is empty; pass None to turn it off"),
         ({"short_cycle": (0,)}, ValueError, "short_cycle has the factor 0, which must lie in (0, 1]"),

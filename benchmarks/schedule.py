@@ -1,0 +1,51 @@
+"""Time and size of the schedule core: the targets are 1 s for a million steps, 1 ms and 10 kB for ten million."""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+import time
+from collections.abc import Callable
+
+from pymultigrid import Schedule, Shape
+
+MILLION = 1_000_000
+
+
+def median_seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def kinetics(iterations: int) -> Schedule:
+    """Plan a Kinetics-like run whose own length is about `iterations`."""
+    baseline = round(iterations * 3.42)
+    drops = tuple(round(baseline * drop / 239) for drop in (94, 154, 196))
+    return Schedule(Shape(8, 32, 224, 224), iterations=baseline, lr_drops=drops, samples=240_436)
+
+
+def iterate(schedule: Schedule) -> None:
+    for _ in schedule:
+        pass
+
+
+def main() -> None:
+    million, ten_million = kinetics(MILLION), kinetics(10 * MILLION)
+    per_million = median_seconds(lambda: iterate(million)) * MILLION / len(million)
+    access = median_seconds(lambda: [ten_million[i * 100] for i in range(10_000)]) / 10_000
+    grids = median_seconds(lambda: [million[0].grid((300, 256, 340), seed=0, sample=i) for i in range(10_000)]) / 10_000
+    order = median_seconds(lambda: [million.sample(i, seed=0) for i in range(10_000)]) / 10_000
+    print(f"a million steps               {per_million:.2f} s")
+    print(f"build {len(ten_million):,} iterations   {median_seconds(lambda: kinetics(10 * MILLION)) * 1e3:.3f} ms")
+    print(f"pickled                       {len(pickle.dumps(ten_million)):,} bytes")
+    print(f"schedule[i]                   {access * 1e6:.2f} us")
+    print(f"step.grid(...)                {grids * 1e6:.2f} us")
+    print(f"schedule.sample(position)     {order * 1e6:.2f} us")
+
+
+if __name__ == "__main__":
+    main()
