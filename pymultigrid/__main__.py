@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
+from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
 
 
 def _shape(text: str) -> Shape:

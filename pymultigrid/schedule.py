@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, overload
 
-from pymultigrid import _core, table
+from pymultigrid import _core, arguments, table
 from pymultigrid._core import Grid, Shape, Stage, Step
+from pymultigrid.arguments import LRScaling
 
 LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
 """The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
 SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
 """The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
-
-LRScaling = Literal["linear", "sqrt", "none"]
-_LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 
 
 class Schedule:
@@ -74,12 +71,15 @@ class Schedule:
     Source: Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, section 3.
     """
 
-    __slots__ = ("_core", "_plan", "_range", "epochs", "processes", "samples", "shape")
+    __slots__ = ("_laid", "_plan", "_range", "epochs", "processes", "samples", "shape")
 
     shape: Shape
     epochs: float
     samples: int
     processes: int
+    _plan: _core.Plan
+    _laid: _core.Schedule
+    _range: range
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class Schedule:
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
     ) -> None:
-        batch = _baseline(shape).b * _count("processes", processes)
-        videos = batch if samples is None else _count("samples", samples)
-        length = _count("iterations", iterations)
+        batch = arguments.baseline(shape).b * arguments.count("processes", processes)
+        videos = batch if samples is None else arguments.count("samples", samples)
+        length = arguments.count("iterations", iterations)
         drops = [float(drop) for drop in lr_drops]
         if drops != sorted(set(drops)) or not all(0 < drop < length for drop in drops):
             raise ValueError(
@@ -109,7 +109,7 @@ class Schedule:
                 "they count the baseline's iterations; Schedule.from_epochs takes epochs"
             )
         epochs = length * batch / videos
-        rules = _rules(
+        rules = arguments.rules(
             shape,
             epochs,
             [drop * batch / videos for drop in drops],
@@ -118,7 +118,13 @@ class Schedule:
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
         )
-        self._lay(shape, epochs, videos, processes, _plan(rules, long_cycle, short_cycle, cycles, epoch_factor))
+        self._lay(
+            shape,
+            epochs,
+            videos,
+            processes,
+            arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor),
+        )
 
     @classmethod
     def from_epochs(
@@ -146,8 +152,8 @@ class Schedule:
         >>> [round(stage.end_epoch) for stage in schedule.stages]
         [73, 110, 142, 158, 205, 228, 248, 259, 291, 308, 322, 329, 358]
         """
-        rules = _rules(
-            _baseline(shape),
+        rules = arguments.rules(
+            arguments.baseline(shape),
             float(epochs),
             lr_drops,
             short_cycle,
@@ -155,7 +161,7 @@ class Schedule:
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
         )
-        plan = _plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
+        plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
         return cls.__new__(cls)._lay(shape, float(epochs), samples, processes, plan)
 
     @classmethod
@@ -187,10 +193,10 @@ class Schedule:
         """
         if not phases:
             raise ValueError("phases is empty; pass at least one (epochs, shape)")
-        rows = [(float(epochs), *_sizes(size)) for epochs, size in phases]
+        rows = [(float(epochs), *arguments.sizes(size)) for epochs, size in phases]
         length = sum(row[0] for row in rows)
-        rules = _rules(
-            _baseline(shape),
+        rules = arguments.rules(
+            arguments.baseline(shape),
             length,
             lr_drops,
             short_cycle,
@@ -227,13 +233,13 @@ class Schedule:
         >>> [str(stage.base) for stage in schedule.stages]
         ['32x16x112x112', '19x16x144x144', '11x16x192x192', '8x16x224x224']
         """
-        n = _count("stages", stages)
+        n = arguments.count("stages", stages)
         if n < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
         share = (n - 1) / n if full_from is None else float(full_from)
         if not 0 < share < 1:
             raise ValueError(f"full_from ({full_from}) must lie in (0, 1): the share of training before the full shape")
-        first = _factor("start", start)
+        first = arguments.factor("start", start)
         full = (shape.t, shape.h, shape.w)
         ramp = [[f + (1 - f) * i / (n - 1) for f in first] for i in range(n)]
         ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
@@ -252,11 +258,11 @@ class Schedule:
 
     def _lay(self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan) -> Schedule:
         """Lay the plan over the stream of clips: every constructor ends here."""
-        core = _core.Schedule(
+        laid = _core.Schedule(
             baseline=shape,
             epochs=epochs,
-            samples=_count("samples", samples),
-            processes=_count("processes", processes),
+            samples=arguments.count("samples", samples),
+            processes=arguments.count("processes", processes),
             stages=plan[0],
             clock=plan[1],
         )
@@ -266,8 +272,8 @@ class Schedule:
             ("samples", samples),
             ("processes", processes),
             ("_plan", plan),
-            ("_core", core),
-            ("_range", range(len(core))),
+            ("_laid", laid),
+            ("_range", range(len(laid))),
         ):
             object.__setattr__(self, name, value)
         return self
@@ -291,7 +297,7 @@ class Schedule:
         return len(self._range)
 
     def __iter__(self) -> Iterator[Step]:
-        return self._core.steps(self._range.start, self._range.stop)
+        return self._laid.steps(self._range.start, self._range.stop)
 
     @overload
     def __getitem__(self, index: int) -> Step: ...
@@ -300,7 +306,7 @@ class Schedule:
     def __getitem__(self, index: int | slice) -> Step | Schedule:
         if not isinstance(index, slice):
             try:
-                return self._core.at(self._range[index])
+                return self._laid.at(self._range[index])
             except IndexError:
                 raise IndexError(f"step {index} of a schedule of {len(self)} steps") from None
         window = self._range[index]
@@ -315,7 +321,7 @@ class Schedule:
         >>> sum(len(schedule.epoch(e)) for e in range(schedule.num_epochs)) == len(schedule)
         True
         """
-        start, stop = (self._core.find((number + k) * self.samples) for k in (0, 1))
+        start, stop = (self._laid.find((number + k) * self.samples) for k in (0, 1))
         start, stop = (min(max(i, self._range.start), self._range.stop) for i in (start, stop))
         return self._window(range(start, stop))
 
@@ -331,13 +337,13 @@ class Schedule:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the whole schedule, also of a slice."""
-        return self._core.stages
+        return self._laid.stages
 
     @property
     def clips(self) -> int:
         """Clips that these steps read, over all processes."""
         start, stop = (
-            self._core.clips if i == len(self._core) else self._core.at(i).first
+            self._laid.clips if i == len(self._laid) else self._laid.at(i).first
             for i in (self._range.start, self._range.stop)
         )
         return stop - start
@@ -351,7 +357,7 @@ class Schedule:
     @property
     def num_epochs(self) -> int:
         """Epochs of `samples` videos that the whole schedule touches: the range of `epoch`."""
-        return self._core.at(len(self._core) - 1).first // self.samples + 1
+        return self._laid.at(len(self._laid) - 1).first // self.samples + 1
 
     @property
     def baseline_iterations(self) -> int:
@@ -387,13 +393,20 @@ class Schedule:
         """
         t, h, w = (self.shape.t, self.shape.h, self.shape.w) if size is None else size
         shape = Shape(self.shape.b, t, h, w)
-        return _core.view_grids(shape, _extent(extent), _count("clips", clips), crops, _count("stride", stride), short)
+        return _core.view_grids(
+            shape,
+            arguments.extent(extent),
+            arguments.count("clips", clips),
+            crops,
+            arguments.count("stride", stride),
+            short,
+        )
 
     def __str__(self) -> str:
         return table.draw(self)
 
     def __repr__(self) -> str:
-        window = "" if len(self) == len(self._core) else f"[{self._range.start}:{self._range.stop}]"
+        window = "" if len(self) == len(self._laid) else f"[{self._range.start}:{self._range.stop}]"
         stages = len(self.stages)
         return (
             f"<Schedule{window}: {self.shape}, {len(self)} steps in {stages} stages, {self.speedup:.2f}x less compute>"
@@ -457,7 +470,7 @@ class Schedule:
         >>> print(schedule.with_processes(4).shape)
         2x8x32x32
         """
-        count = _count("processes", processes)
+        count = arguments.count("processes", processes)
 
         def share(shape: Shape) -> Shape:
             batch = shape.b * self.processes
@@ -469,84 +482,6 @@ class Schedule:
             return Shape(batch // count, shape.t, shape.h, shape.w)
 
         stages, clock = self._plan
-        plan = (tuple((tuple(map(share, shapes)), *rest) for shapes, *rest in stages), clock)
+        plan = (tuple((tuple(map(share, s[0])), s[1], s[2], s[3]) for s in stages), clock)
         whole = Schedule.__new__(Schedule)._lay(share(self.shape), self.epochs, self.samples, count, plan)
         return whole._window(self._range)
-
-
-def _baseline(shape: Shape) -> Shape:
-    if not isinstance(shape, Shape):
-        raise TypeError(f"shape ({shape!r}) must be a Shape; write Shape(8, 32, 224, 224)")
-    return shape
-
-
-def _count(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
-    if count < 1:
-        raise ValueError(f"{name} ({count}) must be at least 1")
-    return count
-
-
-def _extent(extent: Sequence[int]) -> tuple[int, int, int]:
-    t, h, w = (_count("extent", size) for size in extent)
-    return t, h, w
-
-
-def _factor(name: str, factor: Sequence[float]) -> tuple[float, float, float]:
-    if len(factor) not in (2, 3):
-        raise ValueError(f"{name} has {tuple(factor)}; a factor is (temporal, spatial) or (t, h, w)")
-    return float(factor[0]), float(factor[1]), float(factor[-1])
-
-
-def _sizes(size: Shape | Sequence[float]) -> tuple[float, float, float, float]:
-    if isinstance(size, Shape):
-        return size.b, size.t, size.h, size.w
-    if len(size) != 3:
-        raise ValueError(f"a phase has {tuple(size)}; pass a Shape, or (t, h, w) for a batch by the rule")
-    t, h, w = map(float, size)
-    return 0.0, t, h, w
-
-
-def _rules(
-    shape: Shape,
-    epochs: float,
-    lr_drops: Sequence[float],
-    short_cycle: Sequence[float] | None,
-    batch_growth: float,
-    lr_scaling: LRScaling,
-    multiples: tuple[int, int, int],
-) -> _core.Rules:
-    if lr_scaling not in _LR_POWER:
-        raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
-    if short_cycle is not None and not len(short_cycle):
-        raise ValueError("short_cycle is empty; pass None to turn it off")
-    frames, size, batch = multiples
-    return _core.Rules(
-        baseline=shape,
-        epochs=epochs,
-        lr_drops=[float(drop) for drop in lr_drops],
-        short_cycle=[float(f) for f in short_cycle or ()],
-        batch_growth=float(batch_growth),
-        lr_power=_LR_POWER[lr_scaling],
-        frames_multiple_of=_count("frames_multiple_of", frames),
-        multiple_of=_count("multiple_of", size),
-        batch_multiple_of=_count("batch_multiple_of", batch),
-    )
-
-
-def _plan(
-    rules: _core.Rules,
-    long_cycle: Sequence[Sequence[float]] | None,
-    short_cycle: Sequence[float] | None,
-    cycles: int,
-    epoch_factor: float | None,
-) -> _core.Plan:
-    if long_cycle is not None and not len(long_cycle):
-        raise ValueError("long_cycle is empty; pass None to turn it off")
-    if epoch_factor is None:
-        epoch_factor = 1.0 if long_cycle is None and short_cycle is None else 1.5
-    factors = [_factor("long_cycle", factor) for factor in long_cycle or ()]
-    return _core.plan_cycles(rules, factors, _count("cycles", cycles), float(epoch_factor))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pymultigrid import _core
+
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
 # Each is imported inside the one module whose extra brings it.
@@ -52,3 +54,18 @@ def test_the_core_names_no_framework():
 def test_import_loads_no_framework():
     code = f"import pymultigrid, sys; sys.exit(bool({FRAMEWORKS | {'av', 'matplotlib'}!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_stub_names_what_the_core_has():
+    stub = ast.parse((ROOT / "pymultigrid" / "_core.pyi").read_text())
+    described = {}
+    for node in stub.body:
+        if isinstance(node, ast.FunctionDef):
+            described[node.name] = set()
+        elif isinstance(node, ast.ClassDef):
+            described[node.name] = {f.name for f in node.body if isinstance(f, ast.FunctionDef)}
+    assert set(described) == {name for name in vars(_core) if not name.startswith("__")}
+    for name, members in described.items():
+        thing = getattr(_core, name)
+        public = {member for member in vars(thing) if not member.startswith("_")} if isinstance(thing, type) else set()
+        assert public == {member for member in members if not member.startswith("_")}, name

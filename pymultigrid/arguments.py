@@ -1,0 +1,98 @@
+"""What the arguments of a schedule mean: checked, named in the error, and handed to the core."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+from pymultigrid import _core
+from pymultigrid._core import Shape
+
+LRScaling = Literal["linear", "sqrt", "none"]
+_LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
+
+
+def baseline(shape: Shape) -> Shape:
+    """Return `shape`, a Shape."""
+    if not isinstance(shape, Shape):
+        raise TypeError(f"shape ({shape!r}) must be a Shape; write Shape(8, 32, 224, 224)")
+    return shape
+
+
+def count(name: str, value: int) -> int:
+    """Return `value`, a whole number of at least 1."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
+    if count < 1:
+        raise ValueError(f"{name} ({count}) must be at least 1")
+    return count
+
+
+def extent(extent: Sequence[int]) -> tuple[int, int, int]:
+    """Return a video's (frames, height, width)."""
+    t, h, w = (count("extent", size) for size in extent)
+    return t, h, w
+
+
+def factor(name: str, factor: Sequence[float]) -> tuple[float, float, float]:
+    """Return a (temporal, spatial) or (t, h, w) factor as (t, h, w)."""
+    if len(factor) not in (2, 3):
+        raise ValueError(f"{name} has {tuple(factor)}; a factor is (temporal, spatial) or (t, h, w)")
+    return float(factor[0]), float(factor[1]), float(factor[-1])
+
+
+def sizes(size: Shape | Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the (b, t, h, w) of a phase; b = 0 stands for the rule."""
+    if isinstance(size, Shape):
+        return size.b, size.t, size.h, size.w
+    if len(size) != 3:
+        raise ValueError(f"a phase has {tuple(size)}; pass a Shape, or (t, h, w) for a batch by the rule")
+    t, h, w = map(float, size)
+    return 0.0, t, h, w
+
+
+def rules(
+    shape: Shape,
+    epochs: float,
+    lr_drops: Sequence[float],
+    short_cycle: Sequence[float] | None,
+    batch_growth: float,
+    lr_scaling: LRScaling,
+    multiples: tuple[int, int, int],
+) -> _core.Rules:
+    """Return the rules every plan follows; `multiples` are of (frames, heights and widths, batches)."""
+    if lr_scaling not in _LR_POWER:
+        raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
+    if short_cycle is not None and not len(short_cycle):
+        raise ValueError("short_cycle is empty; pass None to turn it off")
+    frames, size, batch = multiples
+    return _core.Rules(
+        baseline=shape,
+        epochs=epochs,
+        lr_drops=[float(drop) for drop in lr_drops],
+        short_cycle=[float(f) for f in short_cycle or ()],
+        batch_growth=float(batch_growth),
+        lr_power=_LR_POWER[lr_scaling],
+        frames_multiple_of=count("frames_multiple_of", frames),
+        multiple_of=count("multiple_of", size),
+        batch_multiple_of=count("batch_multiple_of", batch),
+    )
+
+
+def cycles_plan(
+    rules: _core.Rules,
+    long_cycle: Sequence[Sequence[float]] | None,
+    short_cycle: Sequence[float] | None,
+    cycles: int,
+    epoch_factor: float | None,
+) -> _core.Plan:
+    """Return the stages and the baseline's clock of long and short cycles."""
+    if long_cycle is not None and not len(long_cycle):
+        raise ValueError("long_cycle is empty; pass None to turn it off")
+    if epoch_factor is None:
+        epoch_factor = 1.0 if long_cycle is None and short_cycle is None else 1.5
+    factors = [factor("long_cycle", item) for item in long_cycle or ()]
+    return _core.plan_cycles(rules, factors, count("cycles", cycles), float(epoch_factor))
