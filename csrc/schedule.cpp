@@ -14,8 +14,10 @@ std::size_t short_position(const Stage& stage, std::int64_t left) {
   return std::size_t(n - 1 - (left - 1) % n);
 }
 
+// The clips before `end_epoch`, rounded up; a product this close to a whole number is that number.
 std::int64_t clips_by(double end_epoch, std::int64_t samples) {
-  return std::int64_t(std::ceil(end_epoch * double(samples)));
+  const double clips = end_epoch * double(samples), whole = std::nearbyint(clips);
+  return std::int64_t(std::abs(clips - whole) <= 1e-14 * clips ? whole : std::ceil(clips));
 }
 
 // The smallest progress that is not before `baseline_epoch` when a policy multiplies it by `epochs` again.

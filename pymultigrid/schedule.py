@@ -355,6 +355,12 @@ class Schedule:
         return tuple(sorted(distinct, key=lambda s: (s.b * s.t * s.h * s.w, tuple(s)), reverse=True))
 
     @property
+    def lr_drops(self) -> tuple[float, ...]:
+        """Where the baseline's learning rate drops, in its epochs."""
+        clock = self._plan[1]
+        return tuple(clock[k][1] for k in range(len(clock) - 1) if clock[k][2] < clock[k + 1][2])
+
+    @property
     def num_epochs(self) -> int:
         """Epochs of `samples` videos that the whole schedule touches: the range of `epoch`."""
         return self._laid.at(len(self._laid) - 1).first // self.samples + 1

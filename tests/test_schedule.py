@@ -228,6 +228,27 @@ def test_iterations_are_the_baselines():
     assert len(alone) == pytest.approx(len(by_epochs), abs=len(alone.stages))
 
 
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_iterations_are_counted_to_the_step(data):
+    """A plain run of n iterations has n steps and drops at the iterations it was told, whatever an epoch is."""
+    n = data.draw(st.integers(2, 5000))
+    drops = sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=3)))
+    schedule = Schedule(
+        Shape(data.draw(st.integers(1, 64)), 4, 32, 32),
+        iterations=n,
+        lr_drops=drops,
+        samples=data.draw(st.integers(1, 10_000)),
+        processes=data.draw(st.integers(1, 4)),
+        long_cycle=None,
+        short_cycle=None,
+    )
+    assert len(schedule) == schedule.baseline_iterations == n
+    assert [stage.stop for stage in schedule.stages] == [*drops, n]
+    per_epoch = schedule.samples / schedule.shape.b / schedule.processes
+    assert [drop * per_epoch for drop in schedule.lr_drops] == pytest.approx(drops)
+
+
 def test_a_drop_in_the_middle_of_an_epoch():
     schedule = Schedule(Shape(8, 8, 32, 32), iterations=1000, lr_drops=(333, 777), samples=123)
     for step in schedule:

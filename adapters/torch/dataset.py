@@ -1,0 +1,220 @@
+"""Videos on disk as a data set: each clip read on the grid that its step asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pymultigrid.torch.resample import resample
+from pymultigrid.torch.sampler import Sample
+
+import torch
+from pymultigrid import Grid, Schedule, Shape
+from torch import Tensor
+from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pymultigrid.video import Video
+
+SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+"""The files that `VideoDataset.from_folder` takes for videos."""
+
+
+class VideoDataset(Dataset[tuple[Tensor, Any]]):
+    """Labelled video files, for ``DataLoader(dataset, batch_sampler=BatchSampler(schedule))``.
+
+    ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
+    clip C x T x H x W at the shape of the sample's step.
+
+    >>> import av, numpy, tempfile
+    >>> from torch.utils.data import DataLoader
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.torch import BatchSampler, VideoDataset
+    >>> path = tempfile.mkdtemp() + "/grey.mp4"
+    >>> with av.open(path, "w") as file:
+    ...     stream = file.add_stream("libx264", rate=30, width=64, height=48)
+    ...     for level in range(40):
+    ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
+    ...     file.mux(stream.encode())
+    >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
+    >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
+    >>> loader = DataLoader(dataset, batch_sampler=BatchSampler(schedule))
+    >>> for step, (clips, labels) in zip(schedule, loader):
+    ...     assert clips.shape == (step.shape.b, 3, step.shape.t, step.shape.h, step.shape.w)
+    >>> views, label = dataset.evaluation(schedule, clips=2, crops=3)[1]
+    >>> views.shape, label
+    (torch.Size([6, 3, 8, 32, 32]), 1)
+
+    A file is opened, and its frames counted, when it is first read; each worker does that once (keep them between
+    epochs: ``persistent_workers=True``, or one loader for the whole schedule as above).
+
+    Parameters
+    ----------
+    paths
+        The video files.
+    labels
+        One for each, handed on as it is.
+    mean, std
+        A number or one per channel, on the 0..1 scale: (x - mean) / std.
+    dtype
+        Of the clips; ``torch.uint8`` leaves scaling and normalising to you, on the GPU say.
+    sampling
+        How grids are drawn: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``, ``segments=``, ``short=``
+        as `Step.grid` takes them. ``short="loop"`` or ``"clamp"`` admits videos shorter than the clip.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file does not exist, at construction.
+    ValueError
+        No paths, or another number of labels; on reading, a damaged file, or a video shorter than the clip. The file is
+        named.
+    TypeError
+        An index is no `Sample`, or a sampling option has no such name.
+
+    Notes
+    -----
+    Source: Wu et al. 2020, section 3.2 (sampling grids); reading only a grid's frames is ours.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        labels: Sequence[Any],
+        *,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
+        **sampling: Any,
+    ) -> None:
+        from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest of the adapter
+
+        if not len(paths):
+            raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
+        if len(paths) != len(labels):
+            raise ValueError(f"paths has {len(paths)} files and labels {len(labels)}; pass one label for each file")
+        for path in paths:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
+        output = {"mean": mean, "std": std, "dtype": dtype}
+        _check_options(sampling, output)
+        self.videos: list[Video] = [Video(path) for path in paths]
+        self.labels = labels
+        self.classes: tuple[str, ...] = ()
+        self.sampling = sampling
+        self.output = output
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str], **options: Any) -> Self:
+        """Take every video in `folder`, which has one sub-folder per class; labels number the sorted sub-folders.
+
+        ``dataset.classes`` are their names. `options` are the class's.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: there is no such folder; pass one with a sub-folder of videos per class")
+        classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if not classes:
+            raise ValueError(f"{root}: the folder has no sub-folders; put the videos of each class in one of its own")
+        paths: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(classes):
+            files = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ValueError(f"{root / name}: the folder has no videos ({', '.join(SUFFIXES)}); fill or remove it")
+            paths += files
+            labels += [label] * len(files)
+        dataset = cls(paths, labels, **options)
+        dataset.classes = tuple(classes)
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, Any]:
+        if not isinstance(sample, Sample):
+            raise TypeError(
+                f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
+                "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule)"
+            )
+        if sample.index >= len(self.videos):
+            raise ValueError(
+                f"the schedule asks for video {sample.index} of {len(self.videos)}; build it with "
+                f"samples={len(self.videos)}"
+            )
+        video = self.videos[sample.index]
+        extent = video.extent
+        try:
+            grid = sample.grid(extent, **self.sampling)
+        except ValueError as error:
+            raise ValueError(f"{video.path}: {error}") from error
+        return _clips(video, [grid], self.output)[0], self.labels[sample.index]
+
+    def evaluation(self, schedule: Schedule, *, clips: int = 1, crops: int = 1) -> VideoViews:
+        """Return the same files for evaluation: ``[i]`` is (views, label), all at the full shape, nothing random.
+
+        See `VideoViews`; the stride and what a short video is are this data set's.
+        """
+        return VideoViews(self, schedule, clips=clips, crops=crops)
+
+
+class VideoViews(Dataset[tuple[Tensor, Any]]):
+    """Labelled video files on their evaluation grids: item i is (views, label), views N x C x T x H x W.
+
+    N = clips x crops, also when it is 1: ``model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)`` averages
+    over the views of a batch B x N x C x T x H x W. T, H, W are the schedule's full shape; see `Schedule.views`.
+
+    Build it with ``VideoDataset.evaluation``.
+    """
+
+    def __init__(self, dataset: VideoDataset, schedule: Schedule, *, clips: int, crops: int) -> None:
+        self.dataset = dataset
+        self.schedule = schedule
+        self.clips = clips
+        self.crops = crops
+        self._options = {name: dataset.sampling[name] for name in ("stride", "short") if name in dataset.sampling}
+        # A wrong number of views is refused here, not in a worker.
+        whole = schedule.shape.t * self._options.get("stride", 1), schedule.shape.h, schedule.shape.w
+        schedule.views(whole, clips=clips, crops=crops, **self._options)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        video = self.dataset.videos[index]
+        extent = video.extent
+        try:
+            grids = self.schedule.views(extent, clips=self.clips, crops=self.crops, **self._options)
+        except ValueError as error:
+            raise ValueError(f"{video.path}: {error}") from error
+        return _clips(video, grids, self.dataset.output), self.dataset.labels[index]
+
+
+def _clips(video: Video, grids: Sequence[Grid], output: dict[str, Any]) -> Tensor:
+    """Read a video once for all its grids: N x C x T x H x W."""
+    from pymultigrid.video import picked
+
+    frames = [grid.frames(video.extent[0]) for grid in grids]
+    distinct = sorted({frame for numbers in frames for frame in numbers})
+    pixels = torch.from_numpy(video.read(distinct))
+    if len(frames) == 1 and frames[0] == distinct:
+        return resample([pixels], [picked(grids[0])], **output)
+    place = {frame: i for i, frame in enumerate(distinct)}
+    return resample([pixels[[place[f] for f in numbers]] for numbers in frames], [picked(g) for g in grids], **output)
+
+
+_SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "short")
+
+
+def _check_options(sampling: dict[str, Any], output: dict[str, Any]) -> None:
+    """Refuse here what would be refused in a worker."""
+    for name in sampling:
+        if name not in _SAMPLING:
+            raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(_SAMPLING)}")
+    step = Schedule(Shape(1, 1, 1, 1), iterations=1, long_cycle=None, short_cycle=None)[0]
+    step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
+    resample(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), (1, 1, 1), **output)

@@ -1,0 +1,343 @@
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
+)
+
+from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
+from torch import nn  # noqa: E402
+
+from pymultigrid import Schedule, Shape  # noqa: E402
+
+SCHEDULE = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,))
+KINDS = [
+    (SubBatchNorm1d, nn.BatchNorm1d, (12,)),
+    (SubBatchNorm1d, nn.BatchNorm1d, (12, 7)),
+    (SubBatchNorm2d, nn.BatchNorm2d, (12, 5, 6)),
+    (SubBatchNorm3d, nn.BatchNorm3d, (12, 3, 5, 6)),
+]
+GOLDEN = json.loads((Path(__file__).parent / "data" / "pyslowfast_schedules.json").read_text())["configs"]
+
+
+def filled(norm):
+    torch.manual_seed(0)
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if tensor is not None:
+            nn.init.uniform_(tensor.detach(), 0.5, 1.5)
+    return norm
+
+
+def pair(cls, plain, channels, **options):
+    """A sub-batch norm and torch's with the same values."""
+    ours, theirs = filled(cls(channels, **options)), filled(plain(channels, **options))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    return ours, theirs
+
+
+def batch(b, rest, **kind):
+    return torch.randn(b, *rest, generator=torch.Generator().manual_seed(b), **kind) * 3 + 1
+
+
+def by_hand(norm, x, groups):
+    """Output and new running statistics, each group of clips on its own, from the definition in float64."""
+    x, dims = x.double(), [0, *range(2, x.dim())]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    out, means, variances = torch.empty_like(x), [], []
+    for clips in groups:
+        part = x[clips]
+        mean, var = part.mean(dims), part.var(dims, correction=0)
+        out[clips] = (part - mean.view(shape)) / (var.view(shape) + norm.eps).sqrt()
+        means.append(mean)
+        variances.append(part.var(dims, correction=1))
+    if norm.weight is not None:
+        out = out * norm.weight.double().view(shape) + norm.bias.double().view(shape)
+    share = torch.tensor([len(clips) / len(x) for clips in groups]).double().view(-1, 1)
+    means, variances = torch.stack(means), torch.stack(variances)
+    mean = (share * means).sum(0)
+    return out, mean, (share * (variances + (means - mean) ** 2)).sum(0)
+
+
+def close(got, want, tolerance=2e-5):
+    torch.testing.assert_close(got.double(), want.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("cls", "plain", "rest"), KINDS)
+@pytest.mark.parametrize(
+    "options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"eps": 0.1}]
+)
+def test_one_split_is_torchs_batch_norm(cls, plain, rest, options):
+    ours, theirs = pair(cls, plain, rest[0], **options)
+    for training in (True, True, False):
+        ours.train(training)
+        theirs.train(training)
+        x = batch(8, rest)
+        assert torch.equal(ours(x), theirs(x))
+        assert all(
+            torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+        )
+
+
+@pytest.mark.parametrize(("cls", "plain", "rest"), KINDS)
+@pytest.mark.parametrize("splits", [2, 4, 8])
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": 0.3}])
+def test_statistics_are_those_of_each_sub_batch(cls, plain, rest, splits, options):
+    norm, _ = pair(cls, plain, rest[0], **options)
+    before, x = copy.deepcopy(norm), batch(16, rest)
+    norm.splits = splits
+    out, mean, var = by_hand(norm, x, [list(range(s, 16, splits)) for s in range(splits)])
+    close(norm(x), out)
+    rate = norm.momentum
+    close(norm.running_mean, (1 - rate) * before.running_mean + rate * mean)
+    close(norm.running_var, (1 - rate) * before.running_var + rate * var)
+    assert int(norm.num_batches_tracked) == 1
+
+
+@pytest.mark.parametrize(
+    ("b", "splits", "sizes"), [(10, 4, (3, 3, 2, 2)), (7, 2, (4, 3)), (3, 8, (1, 1, 1)), (9, 8, (2,) + (1,) * 7)]
+)
+def test_a_batch_that_splits_do_not_divide(b, splits, sizes):
+    norm, _ = pair(SubBatchNorm3d, nn.BatchNorm3d, 12)
+    norm.splits, x = splits, batch(b, (12, 3, 5, 6))
+    larger, head = sizes.count(sizes[0]) % len(sizes), 0
+    groups = []
+    if larger:
+        head = larger * sizes[0]
+        groups = [list(range(s, head, larger)) for s in range(larger)]
+    rest = len(sizes) - larger
+    groups += [list(range(head + s, b, rest)) for s in range(rest)]
+    assert tuple(map(len, groups)) == sizes
+    out, mean, var = by_hand(norm, x, groups)
+    before = copy.deepcopy(norm)
+    close(norm(x), out)
+    close(norm.running_mean, 0.9 * before.running_mean + 0.1 * mean)
+    close(norm.running_var, 0.9 * before.running_var + 0.1 * var)
+
+
+def test_a_sub_batch_always_has_a_variance():
+    norm = SubBatchNorm1d(12)
+    norm.splits = 8
+    assert norm(batch(9, (12,))).isfinite().all()
+    assert norm(batch(2, (12,))).isfinite().all()
+    assert norm.running_var.isfinite().all()
+
+
+def test_running_statistics_are_those_of_the_whole_batch():
+    """Mean of variances + variance of means is the variance of it all: evaluation does not see the splits."""
+    split, whole = SubBatchNorm3d(12, momentum=1.0), nn.BatchNorm3d(12, momentum=1.0)
+    split.splits = 8
+    x = batch(64, (12, 3, 5, 6))
+    split(x)
+    whole(x)
+    close(split.running_mean, whole.running_mean)
+    close(split.running_var, whole.running_var, 0.02)  # the unbiased factors of 8 and of 64 clips differ
+    split.eval()
+    whole.eval()
+    close(split(x), whole(x), 0.02)
+
+
+def test_cumulative_average():
+    norm = SubBatchNorm3d(4, momentum=None)
+    norm.splits = 2
+    means = []
+    for b in (4, 8, 6):
+        x = batch(b, (4, 2, 3, 3))
+        means.append(x.double().mean([0, 2, 3, 4]))
+        norm(x)
+    close(norm.running_mean, torch.stack(means).mean(0))
+
+
+def test_gradients():
+    norm, plain = pair(SubBatchNorm3d, nn.BatchNorm3d, 4)
+    x = batch(8, (4, 2, 3, 3)).requires_grad_()
+    weight = batch(8, (4, 2, 3, 3)).cos()
+    norm.splits = 4
+    (norm(x) * weight).sum().backward()
+    got = x.grad.clone(), norm.weight.grad, norm.bias.grad
+    x.grad = None
+    sum((plain(x[s::4]) * weight[s::4]).sum() for s in range(4)).backward()
+    for a, b in zip(got, (x.grad, plain.weight.grad, plain.bias.grad), strict=True):
+        close(a, b)
+
+
+def test_no_copy_and_no_change_of_memory_format():
+    norm = SubBatchNorm3d(4)
+    norm.splits = 4
+    x = batch(8, (4, 2, 3, 3))
+    assert norm(x).is_contiguous()
+    last = x.contiguous(memory_format=torch.channels_last_3d)
+    assert norm(last).is_contiguous(memory_format=torch.channels_last_3d)
+    close(norm(last), norm(x))
+    close(norm(x.transpose(3, 4)), norm(x).transpose(3, 4))
+
+
+def test_half_precision_and_autocast():
+    norm = SubBatchNorm3d(4)
+    norm.splits = 4
+    x = batch(8, (4, 2, 3, 3))
+    want = norm(x)
+    for dtype in (torch.bfloat16, torch.float16):
+        got = norm(x.to(dtype))
+        assert got.dtype == dtype
+        close(got, want, 0.05)
+    assert norm.running_mean.dtype == torch.float32
+
+
+def test_wrong_input_is_torchs_error():
+    norm = SubBatchNorm3d(4)
+    norm.splits = 2
+    with pytest.raises(ValueError, match="expected 5D input"):
+        norm(torch.zeros(4, 4, 3, 3))
+
+
+def test_compiles_to_one_graph():
+    norm = SubBatchNorm3d(4)
+    norm.splits = 2
+    x = batch(8, (4, 2, 3, 3))
+    want = copy.deepcopy(norm)(x)
+    close(torch.compile(norm, backend="eager", fullgraph=True, dynamic=False)(x), want)
+
+
+# -- conversion --------------------------------------------------------------------------------------------------------
+
+
+class Own(nn.BatchNorm3d):
+    pass
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(3, 4, 3),
+        nn.BatchNorm3d(4),
+        nn.Sequential(nn.Conv3d(4, 4, 1), Own(4), nn.BatchNorm3d(4)),
+        nn.SyncBatchNorm(4),
+    )
+
+
+def test_convert_and_revert_change_nothing_but_the_kind():
+    model = net()
+    frozen = model[1].weight.requires_grad_(False)
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    state, modules = {k: v.clone() for k, v in model.state_dict().items()}, list(model.modules())
+    assert SubBatchNorm3d.convert(model) is model
+    assert [type(m) for m in (model[1], model[2][1], model[2][2], model[3])] == [
+        SubBatchNorm3d, Own, SubBatchNorm3d, nn.SyncBatchNorm,
+    ]  # fmt: skip
+    for _ in range(2):
+        assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+        assert all(a is b for a, b in zip(buffers, model.buffers(), strict=True))
+        assert all(a is b for a, b in zip(modules, model.modules(), strict=True))
+        assert list(model.state_dict()) == list(state)
+        assert all(torch.equal(model.state_dict()[k], v) for k, v in state.items())
+        assert model[1].weight is frozen
+        assert not frozen.requires_grad
+        assert SubBatchNorm3d.revert(model) is model
+    assert type(model[1]) is nn.BatchNorm3d
+
+
+def test_each_class_converts_its_own_dimension_and_a_root():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2))
+    SubBatchNorm2d.convert(model)
+    assert [type(m) for m in model] == [nn.BatchNorm1d, SubBatchNorm2d, nn.BatchNorm3d]
+    root = nn.BatchNorm1d(2)
+    assert type(SubBatchNorm1d.convert(root)) is SubBatchNorm1d
+    assert SubBatchNorm1d.revert(root)._buffers.keys() == nn.BatchNorm1d(2)._buffers.keys()
+
+
+def test_checkpoints_go_both_ways():
+    plain, sub = net(), SubBatchNorm3d.convert(net())
+    sub.load_state_dict(plain.state_dict())
+    plain.load_state_dict(sub.state_dict())
+
+
+def test_the_optimizer_goes_on_and_hooks_stay():
+    model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4))
+    calls = []
+    model[1].register_forward_hook(lambda *_: calls.append(1))
+    opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def train():
+        with sub_batches(model, SCHEDULE[0]):
+            model(batch(16, (3, 4, 6, 6))).pow(2).sum().backward()
+        opt.step()
+        opt.zero_grad()
+
+    SubBatchNorm3d.convert(model)
+    train()
+    kept = {id(p): s["momentum_buffer"] for p, s in opt.state.items()}
+    weight = model[1].weight.detach().clone()
+    train()
+    assert not torch.equal(model[1].weight, weight)
+    assert all(opt.state[p]["momentum_buffer"] is kept[id(p)] for p in model.parameters())
+    assert len(calls) == 2
+
+
+# -- splits for a step -------------------------------------------------------------------------------------------------
+
+
+def test_splits_follow_the_base_and_are_undone():
+    model = SubBatchNorm3d.convert(net())
+    for step in SCHEDULE:
+        with sub_batches(model, step) as splits:
+            assert splits == model[1].splits == model[2][2].splits == max(1, step.base.b // 8)
+        assert model[1].splits == 1
+    with sub_batches(model, SCHEDULE[0], base=16) as splits:
+        assert splits == SCHEDULE[0].base.b // 16
+
+
+def test_undone_when_the_step_fails_and_when_nested():
+    model = SubBatchNorm3d.convert(net())
+    with pytest.raises(KeyError), sub_batches(model, SCHEDULE[0]):
+        raise KeyError
+    assert model[1].splits == 1
+    with sub_batches(model, SCHEDULE[0]) as outer:
+        with sub_batches(model, SCHEDULE[-1]):
+            assert model[1].splits == 1
+        assert model[1].splits == outer == 8
+
+
+def test_evaluation_inside_a_step_is_not_split():
+    norm, plain = pair(SubBatchNorm3d, nn.BatchNorm3d, 4)
+    x = batch(64, (4, 2, 3, 3))
+    with sub_batches(norm, SCHEDULE[0]):
+        assert torch.equal(norm.eval()(x), plain.eval()(x))
+
+
+def golden_stages():
+    for config in GOLDEN:
+        for stage in config["output"].get("stage_detail") or ():
+            if stage["bn"]["norm_type"] == "sub_batchnorm":
+                yield pytest.param(config, stage, id=f"{config['name']}-{stage['start_epoch']}")
+
+
+@pytest.mark.parametrize(("config", "stage"), list(golden_stages()))
+def test_golden_splits(config, stage):
+    given = config["input"]
+    schedule = Schedule.from_epochs(
+        Shape(given["batch"] // given["gpus"], given["frames"], given["size"], given["size"]),
+        samples=240_436,
+        epochs=given["epochs"],
+        lr_drops=given["lr_steps"][1:],
+        long_cycle=[tuple(f) for f in given["long_factors"]],
+        processes=given["gpus"],
+    )
+    norm = SubBatchNorm3d(2)
+    (base,) = {s.base for s in schedule.stages if (s.base.t, s.base.h) == (stage["frames"], stage["size"])}
+    step = next(step for step in (schedule[s.start] for s in schedule.stages) if step.base == base)
+    assert base.b == stage["batch_per_gpu"]
+    with sub_batches(norm, step, base=given["bn_base_size"]) as splits:
+        assert splits == norm.splits == stage["bn"]["num_splits"]
+
+
+def test_refusals():
+    with pytest.raises(
+        ValueError, match=re.escape("model (Linear) has no SubBatchNorm; call SubBatchNorm3d.convert(model)")
+    ):
+        sub_batches(nn.Linear(2, 2), SCHEDULE[0]).__enter__()
+    with pytest.raises(ValueError, match=re.escape("base (0) must be at least 1: the clips of a sub-batch")):
+        sub_batches(SubBatchNorm3d(2), SCHEDULE[0], base=0).__enter__()

@@ -1,0 +1,230 @@
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
+)
+pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
+
+import mp4  # noqa: E402
+import pymultigrid.torch  # noqa: E402
+from pymultigrid.torch import BatchSampler, VideoDataset, resample  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid.video import Video  # noqa: E402
+
+SCHEDULE = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes of two files each, of different lengths and sizes."""
+    root = tmp_path_factory.mktemp("videos")
+    for label, name in enumerate(("cat", "dog", "eel")):
+        (root / name).mkdir()
+        for i in range(2):
+            mp4.write(root / name / f"{i}.mp4", frames=24 + 8 * label, height=48 + 16 * i, width=64 + 16 * label)
+        (root / name / "notes.txt").write_text("no video")
+    return root
+
+
+@pytest.fixture(scope="module")
+def paths(folder):
+    return sorted(folder.glob("*/*.mp4"))
+
+
+def test_a_clip_is_the_video_on_the_samples_grid(paths):
+    dataset = VideoDataset(paths, list("aabbcc"), mean=[0.4, 0.45, 0.5], std=0.225, stride=2, flip=1.0)
+    for batch in list(BatchSampler(SCHEDULE, seed=4))[::3]:
+        clip, label = dataset[batch[0]]
+        index = batch[0].index
+        grid = batch[0].grid(Video(paths[index]).extent, stride=2, flip=1.0)
+        whole = torch.from_numpy(mp4.decode(paths[index]))
+        assert label == "aabbcc"[index]
+        assert torch.equal(clip, resample(whole, grid, mean=[0.4, 0.45, 0.5], std=0.225))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
+def test_dtype(paths, dtype):
+    sample = next(iter(BatchSampler(SCHEDULE)))[0]
+    clip, _ = VideoDataset(paths, range(6), dtype=dtype)[sample]
+    assert clip.dtype == dtype
+
+
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork"), (2, "spawn")])
+def test_a_whole_training_through_real_workers(folder, workers, context):
+    dataset = VideoDataset.from_folder(folder, std=0.5)
+    sampler = BatchSampler(SCHEDULE)
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context)
+    seen = 0
+    for step, samples, (clips, labels) in zip(SCHEDULE, sampler, loader, strict=True):
+        b, t, h, w = step.shape
+        assert clips.shape == (b, 3, t, h, w)
+        assert labels.tolist() == [sample.index // 2 for sample in samples]
+        if seen % 8 == 0:
+            assert torch.equal(clips[0], dataset[samples[0]][0])
+        seen += 1
+    assert seen == len(SCHEDULE)
+
+
+def test_from_folder(folder, paths):
+    dataset = VideoDataset.from_folder(folder)
+    assert len(dataset) == 6
+    assert dataset.classes == ("cat", "dog", "eel")
+    assert list(dataset.labels) == [0, 0, 1, 1, 2, 2]
+    assert [video.path for video in dataset.videos] == list(map(str, paths))
+
+
+def test_a_file_is_probed_once(paths, monkeypatch):
+    probes = []
+    probe = Video._probe
+    monkeypatch.setattr(Video, "_probe", lambda self: probes.append(self.path) or probe(self))
+    dataset = VideoDataset(paths, range(6))
+    assert not probes
+    for batch in BatchSampler(SCHEDULE):
+        _ = dataset[batch[0]]
+    assert len(probes) == len(set(probes)) <= 6
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 1), (1, 3), (3, 3)])
+def test_views(paths, clips, crops):
+    views = VideoDataset(paths, range(6), std=0.5, stride=2).evaluation(SCHEDULE, clips=clips, crops=crops)
+    assert len(views) == 6
+    for i in range(6):
+        got, label = views[i]
+        whole = torch.from_numpy(mp4.decode(paths[i]))
+        grids = SCHEDULE.views(whole.shape[:3], clips=clips, crops=crops, stride=2)
+        assert got.shape == (clips * crops, 3, 8, 32, 32)
+        assert label == i
+        assert torch.equal(got, torch.stack([resample(whole, grid, std=0.5) for grid in grids]))
+
+
+def test_views_in_a_loader(paths):
+    views = VideoDataset(paths, range(6)).evaluation(SCHEDULE, crops=3)
+    shapes = [(batch.shape, labels.tolist()) for batch, labels in DataLoader(views, batch_size=4, num_workers=1)]
+    assert shapes == [((4, 3, 3, 8, 32, 32), [0, 1, 2, 3]), ((2, 3, 3, 8, 32, 32), [4, 5])]
+
+
+def test_views_refuse_bad_numbers_at_once(paths):
+    with pytest.raises(ValueError, match=re.escape("crops (0)")):
+        VideoDataset(paths, range(6)).evaluation(SCHEDULE, crops=0)
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_arguments(paths):
+    with pytest.raises(ValueError, match=re.escape("paths is empty; pass the video files, or use")):
+        VideoDataset([], [])
+    with pytest.raises(ValueError, match=re.escape("paths has 6 files and labels 5; pass one label for each file")):
+        VideoDataset(paths, range(5))
+    with pytest.raises(FileNotFoundError, match=re.escape("none.mp4: there is no such file; check paths")):
+        VideoDataset([paths[0], "none.mp4"], [0, 1])
+    with pytest.raises(
+        TypeError, match=re.escape("sride is no option of VideoDataset; sampling takes stride, short_side")
+    ):
+        VideoDataset(paths, range(6), sride=2)
+    with pytest.raises(ValueError, match=re.escape("stride (0) must be at least 1")):
+        VideoDataset(paths, range(6), stride=0)
+    with pytest.raises(ValueError, match=re.escape("flip (2) must be a probability in [0, 1]")):
+        VideoDataset(paths, range(6), flip=2)
+
+
+def test_bad_output_is_refused_at_once(paths):
+    with pytest.raises(TypeError, match=re.escape("dtype (torch.int64) must be one of torch.uint8")):
+        VideoDataset(paths, range(6), dtype=torch.int64)
+    with pytest.raises(ValueError, match="std"):
+        VideoDataset(paths, range(6), std=0.0)
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=re.escape(f"{tmp_path / 'none'}: there is no such folder; pass one with")
+    ):
+        VideoDataset.from_folder(tmp_path / "none")
+    with pytest.raises(
+        ValueError, match=re.escape(f"{tmp_path}: the folder has no sub-folders; put the videos of each")
+    ):
+        VideoDataset.from_folder(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'cat'}: the folder has no videos (.avi, .m4v, .mkv")):
+        VideoDataset.from_folder(tmp_path)
+
+
+def test_an_index_is_no_sample(paths):
+    with pytest.raises(TypeError, match="a VideoDataset is indexed by Sample, not int: pass"):
+        VideoDataset(paths, range(6))[0]
+
+
+def test_a_schedule_for_more_videos(paths):
+    sample = next(s for batch in BatchSampler(SCHEDULE) for s in batch if s.index >= 4)
+    with pytest.raises(ValueError, match=re.escape(f"asks for video {sample.index} of 4; build it with samples=4")):
+        VideoDataset(paths[:4], range(4))[sample]
+
+
+def test_a_short_video_names_itself_and_loops_when_told(tmp_path):
+    path = mp4.write(tmp_path / "short.mp4", frames=5)
+    sample = list(BatchSampler(SCHEDULE))[-1][0]
+    dataset = VideoDataset([path] * 6, range(6))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: the video has 5 frames, fewer than the clip's 8 frames")):
+        dataset[sample]
+    with pytest.raises(ValueError, match=re.escape(f"{path}: the video has 5 frames")):
+        dataset.evaluation(SCHEDULE)[0]
+    for short in ("clamp", "loop"):
+        dataset = VideoDataset([path] * 6, range(6), short=short)
+        assert dataset[sample][0].shape == (3, 8, 32, 32)
+        assert dataset.evaluation(SCHEDULE, clips=2)[0][0].shape == (2, 3, 8, 32, 32)
+
+
+def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
+    path = tmp_path / "cut.mp4"
+    whole = mp4.write(tmp_path / "whole.mp4").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    loader = DataLoader(VideoDataset([path] * 6, range(6)), batch_sampler=BatchSampler(SCHEDULE), num_workers=1)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: the file cannot be read as a video")):
+        next(iter(loader))
+
+
+# -- the package -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "dataset", "resample", "sampler", "scaled_lr"])
+def test_examples_run(name):
+    failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch.{name}"))
+    assert tried
+    assert not failed
+
+
+def test_every_public_name_is_documented():
+    for name in pymultigrid.torch.__all__:
+        assert getattr(pymultigrid.torch, name).__doc__, name
+
+
+def test_the_adapter_needs_no_video_decoder():
+    code = "import sys; sys.modules['av'] = None\nimport pymultigrid.torch"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_torch_the_error_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None\nimport pymultigrid.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install pymultigrid[torch]" in done.stderr
+
+
+def test_keras_says_that_it_is_not_there_yet():
+    import pymultigrid.keras
+
+    with pytest.raises(
+        NotImplementedError, match=re.escape("pymultigrid.keras.Callback: the Keras adapter is not written")
+    ):
+        _ = pymultigrid.keras.Callback
+    assert not hasattr(pymultigrid.keras, "__path_of_nothing__")

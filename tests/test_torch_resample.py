@@ -1,0 +1,87 @@
+import re
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
+)
+
+from pymultigrid.torch import resample  # noqa: E402
+
+import pymultigrid  # noqa: E402
+from pymultigrid import Axis, Grid  # noqa: E402
+
+GRID = Grid(Axis(2, 8, 4), Axis(3.5, 40, 20), Axis(60, -48, 24))
+VIDEO = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+@pytest.mark.parametrize("layout", ["CTHW", "THWC"])
+def test_the_same_as_the_core(dtype, layout):
+    options = {} if dtype == torch.uint8 else {"mean": [0.4, 0.45, 0.5], "std": 0.225}
+    got = resample(VIDEO, GRID, dtype=dtype, layout=layout, **options)
+    want = pymultigrid.resample(VIDEO.numpy(), GRID, dtype=str(dtype).split(".")[1], layout=layout, **options)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got.numpy(), want)
+
+
+def test_bfloat16_in_and_out():
+    got = resample(VIDEO, GRID, dtype=torch.bfloat16)
+    torch.testing.assert_close(got.float(), resample(VIDEO, GRID), rtol=0.01, atol=0.01)
+    again = resample((VIDEO / 255).bfloat16(), GRID)
+    torch.testing.assert_close(again, resample(VIDEO, GRID), rtol=0.02, atol=0.01)
+
+
+def test_batches_and_lists_and_sizes():
+    both = torch.stack([VIDEO, VIDEO.flip(0)])
+    assert resample(both, GRID).shape == (2, 3, 4, 20, 24)
+    assert torch.equal(resample([VIDEO, VIDEO[:, :, :50]], (4, 20, 24))[0], resample(VIDEO, (4, 20, 24)))
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_equals_interpolate(antialias):
+    frames = (VIDEO / 255).permute(0, 3, 1, 2)
+    want = torch.nn.functional.interpolate(
+        frames, size=(20, 24), mode="bilinear", antialias=antialias, align_corners=False
+    )
+    got = resample(VIDEO, (12, 20, 24), antialias=antialias).permute(1, 0, 2, 3)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_strided_tensors_are_read_where_they_lie():
+    model_layout = VIDEO.permute(3, 0, 1, 2).contiguous()
+    assert torch.equal(resample(model_layout.permute(1, 2, 3, 0), GRID), resample(VIDEO, GRID))
+
+
+def test_out():
+    out = torch.empty(3, 4, 20, 24, dtype=torch.float16)
+    assert resample(VIDEO, GRID, out=out) is out
+    assert torch.equal(out, resample(VIDEO, GRID, dtype=torch.float16))
+
+
+def test_refusals():
+    with pytest.raises(
+        RuntimeError, match=re.escape("video is on meta and this build has no CUDA kernel yet; pass video.cpu")
+    ):
+        resample(VIDEO.to("meta"), GRID)
+    with pytest.raises(
+        RuntimeError, match=re.escape("video requires grad and resample has no backward; pass video.detach")
+    ):
+        resample((VIDEO / 255).requires_grad_(), GRID)
+    with pytest.raises(
+        TypeError, match=re.escape("video is a ndarray, not a torch.Tensor; pymultigrid.resample takes")
+    ):
+        resample([VIDEO.numpy()], GRID)
+    with pytest.raises(TypeError, match=re.escape("video has dtype torch.int64; it must be one of torch.uint8")):
+        resample(VIDEO.long(), GRID)
+    with pytest.raises(TypeError, match=re.escape("dtype (torch.float64) must be one of torch.uint8, torch.float16")):
+        resample(VIDEO, GRID, dtype=torch.float64)
+    with pytest.raises(TypeError, match=re.escape("dtype ('float32') must be one of torch.uint8")):
+        resample(VIDEO, GRID, dtype="float32")
+    with pytest.raises(RuntimeError, match=re.escape("out is on meta")):
+        resample(VIDEO, GRID, out=torch.empty(3, 4, 20, 24, device="meta"))
+    with pytest.raises(ValueError, match="out"):
+        resample(VIDEO, GRID, out=torch.empty(3, 4, 20, 23))
+    with pytest.raises(ValueError, match="video"):
+        resample(VIDEO, Grid(Axis(2, 80, 4), Axis(0, 40, 20), Axis(0, 48, 24)))
