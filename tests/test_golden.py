@@ -52,7 +52,7 @@ def test_stages(name):
 def test_stages_without_long_cycle(name):
     case = CASES[name]
     stages = schedule_of(case).stages
-    steps = case["output"]["lr_step_epochs"][1:] + [case["output"]["max_epoch"]]
+    steps = [*case["output"]["lr_step_epochs"][1:], case["output"]["max_epoch"]]
     assert [int(s.end_epoch) for s in stages] == steps
     assert [s.lr_stage for s in stages] == list(range(len(steps)))
     assert {s.lr_scale for s in stages} == {1.0}

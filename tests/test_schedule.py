@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 import math
 import pickle
@@ -139,7 +140,7 @@ def test_clock(schedule):
     steps = list(schedule[:400])
     progress = [step.progress for step in steps]
     assert progress[0] == 0
-    assert all(0 <= a < b < 1 for a, b in zip(progress, progress[1:], strict=False))
+    assert all(0 <= a < b < 1 for a, b in itertools.pairwise(progress))
     stages = schedule.stages
     for step in steps:
         stage = stages[step.stage]
