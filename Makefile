@@ -9,7 +9,9 @@ CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.inl)
 # Runs from another directory than the root: there the source folder pymultigrid/ would hide the installed package.
 ELSEWHERE := cd build &&
 
-.PHONY: demo test lint unit wheel bench clean
+CORE_TESTS := $(addprefix ../tests/test_,golden.py schedule.py grid.py command.py resample_input.py)
+
+.PHONY: demo test lint unit wheel core bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo --output demo-output
@@ -49,10 +51,17 @@ wheel: $(WHEEL)/.ready
 	build/empty/bin/python -m pip install --quiet $(WHEEL)/*.whl
 	$(ELSEWHERE) empty/bin/python -c "import pymultigrid, sys; assert not {'torch', 'keras', 'av', 'matplotlib'} & set(sys.modules)"
 	build/empty/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis
-	$(ELSEWHERE) empty/bin/python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider \
-	    ../tests/test_golden.py ../tests/test_schedule.py ../tests/test_grid.py ../tests/test_command.py
+	$(ELSEWHERE) empty/bin/python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider $(CORE_TESTS)
+
+# The core alone on another Python: make core PYTHON=python3.13
+core:
+	rm -rf build/core
+	$(PYTHON) -m venv build/core
+	build/core/bin/python -m pip install --quiet --constraint constraints.txt . pytest hypothesis
+	$(ELSEWHERE) core/bin/python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider $(CORE_TESTS)
 
 bench: $(READY)
+	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/resample.py
 
 clean:
