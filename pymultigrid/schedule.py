@@ -409,7 +409,14 @@ class Schedule:
         )
 
     def __str__(self) -> str:
-        return table.draw(self)
+        last, baseline = self.stages[-1], self.baseline_iterations
+        across = "" if self.processes == 1 else f" on {self.processes} processes"
+        return (
+            f"{table.draw(self.stages, self.shape)}\n"
+            f"baseline {self.shape}{across}: {baseline:,} iterations, {self.epochs:g} epochs of {self.samples:,} videos\n"
+            f"this schedule: {last.stop:,} iterations, {last.end_epoch:g} epochs: "
+            f"{baseline / last.stop:.2f}x fewer iterations, {self.speedup:.2f}x less compute"
+        )
 
     def __repr__(self) -> str:
         window = "" if len(self) == len(self._laid) else f"[{self._range.start}:{self._range.stop}]"

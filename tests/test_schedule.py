@@ -6,7 +6,6 @@ import pickle
 import re
 import sys
 from bisect import bisect_right
-from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -80,12 +79,13 @@ def test_stream_of_clips(schedule):
     for before, stage in zip((None, *schedule.stages), schedule.stages, strict=False):
         start, first = (0, 0) if before is None else (before.stop, before.last)
         assert (stage.start, stage.first) == (start, first)
-        planned = Fraction(stage.end_epoch * schedule.samples)
+        # end_epoch is a running sum: whole numbers of clips are met up to its rounding.
+        planned = stage.end_epoch * schedule.samples * (1 - 1e-13)
         assert stage.last >= planned
         if stage.start < stage.stop:
             largest = max(s.b for s in stage.shapes) * schedule.processes
             ends_training = stage == schedule.stages[-1] and stage.stop - stage.start == 1
-            assert stage.last - largest < planned or ends_training
+            assert stage.last - largest < planned * (1 + 1e-12) or ends_training
             assert schedule[stage.stop - 1].shape == stage.base
             assert schedule[stage.start].stage == schedule.stages.index(stage)
         cells = sum(cost(s.shape) for s in schedule[stage.start : stage.stop][:500]) * schedule.processes
