@@ -32,7 +32,8 @@ lint: $(READY) $(WHEEL)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(ELSEWHERE) MYPYPATH=wheel/unpacked ../$(BIN)/mypy --config-file ../pyproject.toml -p pymultigrid
-	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy examples benchmarks
+	MYPYPATH=$(WHEEL)/unpacked:examples/demo $(BIN)/mypy examples/demo
+	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy benchmarks/*.py
 
 unit: $(READY)
 	$(BIN)/python -m pytest

@@ -413,7 +413,8 @@ class Schedule:
         across = "" if self.processes == 1 else f" on {self.processes} processes"
         return (
             f"{table.draw(self.stages, self.shape)}\n"
-            f"baseline {self.shape}{across}: {baseline:,} iterations, {self.epochs:g} epochs of {self.samples:,} videos\n"
+            f"baseline {self.shape}{across}: {baseline:,} iterations, {self.epochs:g} epochs "
+            f"of {self.samples:,} videos\n"
             f"this schedule: {last.stop:,} iterations, {last.end_epoch:g} epochs: "
             f"{baseline / last.stop:.2f}x fewer iterations, {self.speedup:.2f}x less compute"
         )

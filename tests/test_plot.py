@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from matplotlib.figure import Figure
+
 from pymultigrid import Schedule, Shape
 from pymultigrid.plot import draw_lr, draw_schedule, draw_shapes
 
@@ -25,7 +26,7 @@ def test_a_saved_picture_shows_every_clip_of_the_schedule(tmp_path):
     figure = draw_schedule(schedule, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     shapes, rate = figure.axes
-    assert texts(shapes) == {f"{s.t} x {s.h}²" for stage in schedule.stages for s in stage.shapes}
+    assert texts(shapes) == {f"{s.t}x{s.h}²" for stage in schedule.stages for s in stage.shapes}
     assert len(shapes.collections) == sum(len(set(stage.shapes)) for stage in schedule.stages)
     assert shapes.get_xlim() == (0, len(schedule))
     assert f"{schedule.speedup:.2f}x less compute" in shapes.get_title()

@@ -1,0 +1,169 @@
+"""Drawing a schedule, as the paper's Figure 2: mini-batch shapes and learning rate over training."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pymultigrid._core import Shape, Stage, Step
+from pymultigrid.schedule import Schedule
+
+try:
+    import matplotlib
+    from matplotlib.colors import LogNorm, to_rgb
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("pymultigrid.plot needs Matplotlib, which is missing; pip install pymultigrid[plot]") from error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_POINTS_PER_INCH = 72
+_LR_SAMPLES = 2000
+_DARKEST = 16  # the paper's smallest clip has 1/16 of the baseline's cells; one scale makes schedules comparable
+
+
+def draw_schedule(
+    schedule: Schedule, path: str | os.PathLike[str] | None = None, *, lr: Callable[[Step], float] | None = None
+) -> Figure:
+    """Draw a schedule's mini-batch shapes and learning rate over training, and save the picture to `path` if given.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.plot import draw_schedule
+    >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=1000, epochs=90, lr_drops=(30, 60))
+    >>> draw_schedule(schedule).axes[0].get_ylabel()
+    'clips in a mini-batch'
+
+    Parameters
+    ----------
+    schedule
+        The whole of it is drawn, also of a slice.
+    path
+        Where to save it; the suffix (png, svg, pdf) chooses the format.
+    lr
+        The learning rate of a step, for the lower panel. None: ``step.lr_scale``, times 0.1 for each LR drop passed.
+
+    Raises
+    ------
+    ValueError
+        Matplotlib does not write files of that suffix.
+
+    Notes
+    -----
+    Source: Wu et al. 2020, Figure 2. An iteration costs about the same at every shape, so the horizontal axis is also
+    compute. Stacked colours are a short cycle: its iterations take turns between these heights.
+    """
+    figure = Figure(figsize=(8, 4.2), dpi=150, layout="constrained")
+    shapes, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    draw_shapes(shapes, schedule)
+    draw_lr(rate, schedule, lr)
+    shapes.set_title(
+        f"{schedule.stages[-1].stop:,} iterations (baseline {schedule.baseline_iterations:,}), "
+        f"{schedule.speedup:.2f}x less compute than the baseline",
+        fontsize=10,
+    )
+    rate.set_xlabel("iteration")
+    rate.xaxis.set_major_formatter(lambda iteration, _: f"{iteration:,.0f}")
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def draw_shapes(axes: Axes, schedule: Schedule, *, end: int | None = None) -> None:
+    """Draw a schedule's mini-batches on `axes`: height is the batch, colour and label the clip, width the iterations.
+
+    `end` is the iteration that the horizontal axis ends at; None: the schedule's last. Labels are left out where a
+    stage is too narrow for them.
+    """
+    stages = [stage for stage in schedule.stages if stage.start < stage.stop]
+    full = _cells(schedule.shape)
+    shade = LogNorm(full / _DARKEST, full, clip=True)
+    floor = min(shape.b for stage in stages for shape in stage.shapes) / 2
+    top = max(shape.b for stage in stages for shape in stage.shapes)
+    axes.set_xlim(0, stages[-1].stop if end is None else end)
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(floor, top * 1.25)
+    for stage in stages:
+        _draw_stage(axes, stage, floor, shade)
+    axes.yaxis.set_major_formatter(lambda batch, _: f"{batch:g}")
+    axes.set_ylabel("clips in a mini-batch")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None = None, **line: Any) -> None:
+    """Draw the learning rate of a schedule's steps on `axes`; `lr` as in `draw_schedule`, `line` as `Axes.plot`."""
+    first, last = schedule.stages[0].start, schedule.stages[-1].stop
+    rate = _stepwise if lr is None else lr
+    every = max(1, (last - first) // _LR_SAMPLES)
+    whole = Schedule.from_dict({**schedule.to_dict(), "steps": [first, last]})
+    steps = [whole[i] for i in sorted({*range(first, last, every), *_edges(schedule)})]
+    style = {"color": "black", "linewidth": 1.2, "drawstyle": "steps-post", **line}
+    axes.plot([s.index for s in steps], [rate(s) for s in steps], **style)
+    if lr is None and schedule.stages[-1].lr_stage > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_ylabel("learning rate" if lr else "learning rate,\nrelative")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_stage(axes: Axes, stage: Stage, floor: float, shade: LogNorm) -> None:
+    """Draw one stage, the shapes of its short cycle stacked by batch."""
+    bottom = floor
+    distinct = {shape.b: shape for shape in stage.shapes}
+    for batch, shape in sorted(distinct.items()):
+        colour = matplotlib.colormaps["cividis"](shade(_cells(shape)))
+        axes.fill_between([stage.start, stage.stop], bottom, batch, facecolor=colour, edgecolor="white", linewidth=0.6)
+        _label(axes, stage, (bottom, batch), shape, "black" if _bright(colour) else "white")
+        bottom = batch
+
+
+def _label(axes: Axes, stage: Stage, rise: tuple[float, float], shape: Shape, colour: str) -> None:
+    """Write the clip's T x H x W into its block, upright or lying, if there is room."""
+    text = f"{shape.t}x{shape.h}²" if shape.h == shape.w else f"{shape.t}x{shape.h}x{shape.w}"
+    (left, low), (right, high) = axes.transData.transform([(stage.start, rise[0]), (stage.stop, rise[1])])
+    scale = _POINTS_PER_INCH / axes.figure.dpi
+    width, height = (right - left) * scale, (high - low) * scale
+    size = 6.5
+    long, thick = 0.6 * size * len(text), 1.15 * size
+    if long < width and thick < height:
+        rotation = 0
+    elif long < height and thick < width:
+        rotation = 90
+    else:
+        return
+    middle = (stage.start + stage.stop) / 2, math.sqrt(rise[0] * rise[1])
+    axes.text(*middle, text, rotation=rotation, color=colour, fontsize=size, ha="center", va="center")
+
+
+def _edges(schedule: Schedule) -> set[int]:
+    """Return the first and last step of each stage, so that no jump is missed."""
+    edges: set[int] = set()
+    for stage in schedule.stages:
+        if stage.start < stage.stop:
+            edges |= {stage.start, stage.stop - 1}
+    return edges
+
+
+def _stepwise(step: Step) -> float:
+    return float(step.lr_scale * 0.1**step.lr_stage)
+
+
+def _cells(shape: Shape) -> int:
+    return shape.t * shape.h * shape.w
+
+
+def _bright(colour: Any) -> bool:
+    r, g, b = to_rgb(colour)
+    return 0.3 * r + 0.59 * g + 0.11 * b > 0.5
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    kinds = figure.canvas.get_supported_filetypes()
+    suffix = Path(path).suffix.lstrip(".").lower()
+    if suffix not in kinds:
+        raise ValueError(f"path ({os.fspath(path)}) must end in one of {', '.join(sorted(kinds))}; write schedule.png")
+    figure.savefig(path)
