@@ -18,6 +18,7 @@ from pymultigrid.resample import resample
 
 try:
     import av
+    from av.error import FFmpegError
     from av.video.reformatter import VideoReformatter
 except ImportError as error:
     raise ImportError("pymultigrid.video needs PyAV, which is missing; pip install pymultigrid[video]") from error
@@ -185,7 +186,7 @@ class Video:
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
                 yield container, stream
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             if not Path(self.path).exists():
                 raise FileNotFoundError(f"{self.path}: there is no such file; check the path") from None
             raise ValueError(

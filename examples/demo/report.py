@@ -111,7 +111,8 @@ def equal_accuracy(outcomes: Sequence[Outcome]) -> str:
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draw mini-batch shapes and learning rate, accuracy against time, and the cost of an epoch."""
     figure = Figure(figsize=(8, 8.6), dpi=200, layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.45, 1))
+    halves = figure.add_gridspec(2, 1, height_ratios=(1.45, 1))
+    top, bottom = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     full = longest(outcomes, "baseline").schedule.epochs
     alike = [o for o in outcomes if o.schedule.epochs == full]  # one of each kind
     draw_schedules(top.subplots(len(alike), 1, sharex=True), alike)

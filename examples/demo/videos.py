@@ -92,7 +92,8 @@ def turning_path(motion: int, *, speed: float, rng: np.random.Generator) -> Floa
     before, after = DIRECTIONS[direction], DIRECTIONS[(direction + (1 if side else 3)) % 4]
     turn = rng.integers(FRAMES // 2 - 2, FRAMES // 2 + 3)
     way = np.cumsum(np.where(np.arange(FRAMES)[:, None] < turn, before, after) * speed, axis=0)
-    return way - (way.max(0) + way.min(0)) / 2 + rng.normal(scale=0.3, size=way.shape)
+    shaken: Floats = way - (way.max(0) + way.min(0)) / 2 + rng.normal(scale=0.3, size=way.shape)
+    return shaken
 
 
 def enlarge(pictures: Floats, centres: Floats, size: float) -> Floats:
