@@ -24,11 +24,13 @@ struct Avx2 {
     const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(low));
     return _mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(first), reinterpret_cast<const __m64*>(high)));
   }
-  static Bytes windows(const std::uint8_t* row, const std::int32_t* offset) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(bytes_at(row + offset[0])), bytes_at(row + offset[1]), 1);
+  static Bytes windows(const std::uint8_t* row, const std::int32_t* offset, std::int64_t ahead) {
+    const __m128i low = bytes_at(row + offset[0] + ahead), high = bytes_at(row + offset[1] + ahead);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
   }
-  static Bytes split_windows(const std::uint8_t* row, const std::int32_t* offset) {
-    return _mm256_set_m128i(two_halves(row + offset[2], row + offset[3]), two_halves(row + offset[0], row + offset[1]));
+  static Bytes split_windows(const std::uint8_t* row, const std::int32_t* offset, std::int64_t ahead) {
+    return _mm256_set_m128i(two_halves(row + offset[2] + ahead, row + offset[3] + ahead),
+                            two_halves(row + offset[0] + ahead, row + offset[1] + ahead));
   }
   static Bytes order(const std::uint8_t* mask) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask)); }
   static Floats pick(Bytes window, Bytes order) { return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(window, order)); }
@@ -66,6 +68,11 @@ struct Avx2 {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
   }
+
+  static void stream(char* to, const char* from) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static void settle() { _mm_sfence(); }
 
   // In each lane r g b r | g b r g | b r g b -> r r r r | g g g g | b b b b
   static void planes(Floats& a, Floats& b, Floats& c) {

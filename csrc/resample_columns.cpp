@@ -13,50 +13,61 @@ void LineTable::fill(const Cells& cells, Filter filter) {
   wanted.clear();
   count = 0;
   for (std::int64_t cell = 0; cell < size; ++cell) {
+    const Taps taps = taps_of(cells, filter, cell);
+    count = std::max(count, static_cast<int>(taps.count));
+  }
+  weight.assign(size * count, 0.0f);
+  for (std::int64_t cell = 0; cell < size; ++cell) {
     const std::int64_t i = cells.placed(cell);
     const Taps taps = taps_of(cells, filter, cell);
     first[i] = taps.first;
     own[i] = static_cast<int>(taps.count);
-    count = std::max(count, own[i]);
     const std::int64_t next = wanted.empty() ? taps.first : std::max(taps.first, wanted.back() + 1);
     for (std::int64_t k = next; k < taps.first + taps.count; ++k) wanted.push_back(k);
     position[i] = static_cast<std::int64_t>(wanted.size()) - taps.count;
-  }
-  weight.assign(size * count, 0.0f);
-  std::vector<double> exact(count);
-  for (std::int64_t i = 0; i < size; ++i) {
-    double sum = 0;
-    for (int t = 0; t < own[i]; ++t) sum += exact[t] = weight_of(cells, filter, cells.placed(i), first[i] + t);
-    for (int t = 0; t < own[i]; ++t)  // an area cell too thin for a double to tell its ends apart is its pixel
-      weight[i * count + t] = sum > 0 ? static_cast<float>(exact[t] / sum) : static_cast<float>(t == 0);
+    fill_weights(taps, filter, &weight[i * count]);
   }
 }
 
-// The row's value, channel fastest, that is kept in a slot of the filtered row. Slots past the last repeat it.
-std::int64_t ColumnTable::value_of(std::int64_t slot) const {
-  std::int64_t value = slot;
-  if (columns_.planar) {
-    const std::int64_t width = 4 * lanes_, vector = slot / width, lane = slot % width / 4;
-    value = vector / 3 * 3 * width + (3 * lane + vector % 3) * 4 + slot % 4;
-  }
-  return std::min(value, values_ - 1);
+void LineTable::fill_weights(const Taps& taps, Filter filter, float* to) {
+  double sum = 0;
+  for (std::int64_t t = 0; t < taps.count; ++t) sum += weight_of(taps, filter, taps.first + t);
+  const double share = sum > 0 ? 1 / sum : 0;
+  for (std::int64_t t = 0; t < taps.count; ++t)
+    to[t] = static_cast<float>(weight_of(taps, filter, taps.first + t) * share);
+  if (share == 0) to[0] = 1;  // an area cell too thin for a double to tell its ends apart is its pixel
+}
+
+// Which value of the row, channel fastest, is kept in each slot of the filtered row. Slots past the last repeat it.
+void ColumnTable::order_values(std::int64_t values) {
+  const std::int32_t channels = columns_.channels, lanes = lanes_, vectors = columns_.planar ? 3 : 1;
+  value_.clear();
+  for (std::int32_t block = 0; block < columns_.vectors * lanes; block += vectors * lanes)
+    for (std::int32_t vector = 0; vector < vectors; ++vector)
+      for (std::int32_t lane = 0; lane < lanes; ++lane)
+        for (std::int32_t i = 0; i < 4; ++i) {
+          const std::int32_t value = (block + vectors * lane + vector) * 4 + i;
+          value_.push_back(std::min(value, static_cast<std::int32_t>(values) - 1));
+        }
+  pixel_.clear();
+  for (const std::int32_t value : value_) pixel_.push_back(value / channels);
 }
 
 void ColumnTable::fill(const LineTable& line, std::int64_t lo, const Scale& scale, int lanes, bool planar, bool bytes) {
   const std::int64_t channels = static_cast<std::int64_t>(scale.times.size());
   lanes_ = lanes;
-  values_ = static_cast<std::int64_t>(line.first.size()) * channels;
+  const std::int64_t values = static_cast<std::int64_t>(line.first.size()) * channels;
   const std::int64_t block = 4 * lanes * (planar ? 3 : 1);
   columns_ = {};
-  columns_.vectors = static_cast<int>((values_ + block - 1) / block * (planar ? 3 : 1));
+  columns_.vectors = static_cast<int>((values + block - 1) / block * (planar ? 3 : 1));
   columns_.taps = line.count;
   columns_.channels = static_cast<int>(channels);
   columns_.planar = planar;
-  start_.resize(row_floats());
-  for (std::int64_t slot = 0; slot < row_floats(); ++slot) {
-    const std::int64_t value = value_of(slot);
-    const std::int64_t pixel = line.first[value / channels] - lo;
-    start_[slot] = static_cast<std::int32_t>(pixel * channels + value % channels);
+  order_values(values);
+  start_.resize(value_.size());
+  for (std::size_t slot = 0; slot < value_.size(); ++slot) {
+    const std::int64_t pixel = line.first[pixel_[slot]] - lo, channel = value_[slot] - pixel_[slot] * channels;
+    start_[slot] = static_cast<std::int32_t>(pixel * channels + channel);
   }
   const bool shuffled = choose_group(bytes);
   fill_weights(line, scale);
@@ -95,7 +106,7 @@ void ColumnTable::fill_weights(const LineTable& line, const Scale& scale) {
   columns_.weight = weight;
   columns_.shift = shift;
   for (std::int64_t slot = 0; slot < row_floats(); ++slot) {
-    const std::int64_t value = value_of(slot), pixel = value / channels, channel = value % channels;
+    const std::int64_t pixel = pixel_[slot], channel = value_[slot] - pixel * channels;
     float* to = weight + slot / width * columns_.taps * width + slot % width;
     for (int t = 0; t < columns_.taps; ++t)
       to[t * width] = t < line.count ? line.weight[pixel * line.count + t] * scale.times[channel] : 0.0f;
@@ -110,7 +121,7 @@ void ColumnTable::fill_floats(const LineTable& line) {
   for (std::int64_t slot = 0; slot < row_floats(); slot += width)
     for (int t = 0; t < columns_.taps; ++t)
       for (std::int64_t i = 0; i < width; ++i) {
-        const int own = line.own[value_of(slot + i) / channels];
+        const int own = line.own[pixel_[slot + i]];
         *to++ = start_[slot + i] + static_cast<std::int32_t>(t < own ? t * channels : 0);
       }
 }
@@ -126,11 +137,10 @@ void ColumnTable::fill_bytes() {
   std::int32_t furthest = 0;
   for (std::int64_t quad = 0; quad < quads; ++quad) {
     const std::int32_t* start = &start_[quad * 4];
-    const std::int64_t first = value_of(quad * 4) / channels;
     std::int32_t base[2] = {start[0], start[3]};
     bool high[4];
     for (int i = 0; i < 4; ++i) {
-      high[i] = columns_.split && value_of(quad * 4 + i) / channels != first;
+      high[i] = columns_.split && pixel_[quad * 4 + i] != pixel_[quad * 4];
       base[high[i]] = std::min(base[high[i]], start[i]);
     }
     for (int half = 0; half < halves; ++half) {

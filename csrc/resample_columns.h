@@ -40,6 +40,9 @@ struct LineTable {
   std::vector<float> weight;
 
   void fill(const Cells& cells, Filter filter);
+
+ private:
+  static void fill_weights(const Taps& taps, Filter filter, float* to);
 };
 
 struct Scale {
@@ -54,7 +57,7 @@ class ColumnTable {
   std::int64_t row_floats() const { return std::int64_t{columns_.vectors} * 4 * lanes_; }
 
  private:
-  std::int64_t value_of(std::int64_t slot) const;
+  void order_values(std::int64_t values);
   bool choose_group(bool bytes);
   void fill_weights(const LineTable& line, const Scale& scale);
   void fill_floats(const LineTable& line);
@@ -62,8 +65,8 @@ class ColumnTable {
 
   Columns columns_{};
   int lanes_ = 1;
-  std::int64_t values_ = 0;
-  std::vector<std::int32_t> start_;  // of each value's first tap in the row
+  std::vector<std::int32_t> value_, pixel_;  // of each slot
+  std::vector<std::int32_t> start_;          // of each slot's first tap in the row
   Room<std::int32_t> offset_;
   Room<std::uint8_t> mask_;
   Room<float> weight_, shift_;

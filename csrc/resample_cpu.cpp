@@ -20,7 +20,8 @@ std::vector<const RowCode*> runnable() {
 #if defined(__x86_64__) && defined(__GNUC__)
   if (avx2_code() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
     codes.push_back(avx2_code());
-  if (avx512_code() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
+  if (avx512_code() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     codes.push_back(avx512_code());
 #endif
   if (neon_code()) codes.push_back(neon_code());
@@ -56,11 +57,15 @@ const char* end_of(const ClipView& video) {
          up(video.pitch_w, video.w) + up(video.pitch_c, video.c) + bytes_of(video.dtype);
 }
 
+// An output larger than this is gone from the caches before anyone reads it, and is written past them.
+constexpr std::int64_t cache_bytes = 32 << 20;
+
 // One thread's tables and rows, for the clip it works on.
 class Reader {
  public:
   Reader(const RowCode& code, const Options& options, const BatchView& out)
-      : code_(code), options_(options), out_(out) {}
+      : code_(code), options_(options), out_(out), past_caches_(out.b * out.clip_bytes() > cache_bytes) {}
+  ~Reader() { code_.settle(); }
 
   void open(const ClipView& video, const Grid& grid, char* clip);
   void write_frame(std::int64_t i);
@@ -83,6 +88,7 @@ class Reader {
   const RowCode& code_;
   const Options& options_;
   const BatchView& out_;
+  const bool past_caches_;
   ClipView video_{};
   Cells t_{}, h_{}, w_{};
   char* clip_ = nullptr;
@@ -95,6 +101,7 @@ class Reader {
   ColumnTable columns_;
   Room<std::uint8_t> bytes_[together];
   Room<float> floats_;
+  Room<char> staged_;
   std::vector<const float*> rows_;
   std::vector<float> weights_;
 };
@@ -151,6 +158,9 @@ void Reader::fill(Ring& ring, std::int64_t until) {
     const int count = static_cast<int>(std::min<std::int64_t>(together, all - ring.filled));
     const std::uint8_t* rows[together];
     float* out[together];
+    for (std::int64_t p = ring.filled + count; p < std::min(all, ring.filled + count + together); ++p)
+      for (std::int64_t line = 0; line < columns_.columns().reach; line += 64)
+        __builtin_prefetch(frame + lines_.wanted[p] * video_.pitch_h + line, 0, 2);
     for (int r = 0; r < count; ++r) {
       const char* from = frame + lines_.wanted[ring.filled + r] * video_.pitch_h;
       out[r] = slot(ring, ring.filled + r);
@@ -174,10 +184,19 @@ void Reader::write_row(std::int64_t y, int frames, const float* frame_weight, ch
       weights_[count] = lines_.weight[y * lines_.count + t] * frame_weight[f];
     }
   }
-  const bool planes = out_.layout == Layout::cthw;
-  char* to = frame + y * out_.w * (planes ? 1 : out_.c) * bytes_of(out_.dtype);
+  const bool planar = out_.layout == Layout::cthw;
+  const std::int64_t planes = planar ? out_.c : 1, bytes = out_.w * (planar ? 1 : out_.c) * bytes_of(out_.dtype);
+  const std::int64_t plane = out_.t * out_.h * out_.w;
+  char* to = frame + y * bytes;
+  if (!past_caches_) {
+    code_.down(rows_.data(), weights_.data(), count, columns_.columns(), out_.dtype, out_.layout, {to, out_.w, plane});
+    return;
+  }
+  char* staged = staged_.at_least(planes * bytes);
   code_.down(rows_.data(), weights_.data(), count, columns_.columns(), out_.dtype, out_.layout,
-             {to, out_.w, out_.t * out_.h * out_.w});
+             {staged, out_.w, out_.w});
+  for (std::int64_t p = 0; p < planes; ++p)
+    code_.stream(to + p * plane * bytes_of(out_.dtype), staged + p * bytes, bytes);
 }
 
 void Reader::write_frame(std::int64_t i) {
@@ -200,6 +219,9 @@ void Reader::write_frame(std::int64_t i) {
   for (std::int64_t j = 0; j < out_.h; ++j) write_row(h_.placed(j), count, weight, frame);
 }
 
+// What is worth starting a thread for, in output values.
+constexpr std::int64_t thread_values = 1 << 16;
+
 // A stretch of the output frames of one clip.
 struct Task {
   std::int64_t clip, begin, end;
@@ -207,7 +229,7 @@ struct Task {
 
 std::vector<Task> tasks_for(const BatchView& out, int threads) {
   const std::int64_t wanted = threads == 1 ? 1 : (4 * threads + out.b - 1) / out.b;
-  const std::int64_t parts = std::min(out.t, wanted);
+  const std::int64_t parts = std::min({out.t, wanted, 1 + out.c * out.t * out.h * out.w / thread_values});
   std::vector<Task> tasks;
   for (std::int64_t clip = 0; clip < out.b; ++clip)
     for (std::int64_t part = 0; part < parts; ++part)
@@ -241,7 +263,8 @@ void resample_cpu(const std::vector<ClipView>& videos, const std::vector<Grid>& 
     }
   };
   std::vector<std::thread> threads;
-  const std::size_t helpers = std::min<std::size_t>(options.threads, tasks.size()) - 1;
+  const std::int64_t worth = 1 + out.b * out.c * out.t * out.h * out.w / thread_values;
+  const std::size_t helpers = std::min<std::size_t>(std::min<std::int64_t>(options.threads, worth), tasks.size()) - 1;
   try {
     threads.reserve(helpers);
     while (threads.size() < helpers) threads.emplace_back(work);

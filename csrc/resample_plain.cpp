@@ -46,6 +46,9 @@ struct Plain {
     for (int i = 0; i < 4; ++i) assign(to[i], from.at[i]);
   }
 
+  static void stream(char* to, const char* from) { std::memcpy(to, from, 16); }
+  static void settle() {}
+
   // r g b r | g b r g | b r g b -> r r r r | g g g g | b b b b
   static void planes(Floats& a, Floats& b, Floats& c) {
     const Floats r = {{a.at[0], a.at[3], b.at[2], c.at[1]}};

@@ -52,6 +52,9 @@ struct RowCode {
   void (*down)(const float* const* rows, const float* weight, int count, const Columns& columns, DType dtype,
                Layout layout, const Place& place);
   void (*to_floats)(const Strided& from, float* out);
+  // Copies past the caches, to memory that is too large to stay in them; `settle` before another thread may look.
+  void (*stream)(char* to, const char* from, std::int64_t bytes);
+  void (*settle)();
 };
 
 // nullptr where the build has no such code; what the machine has is for the caller to ask.

@@ -8,36 +8,46 @@
 namespace multigrid {
 namespace {
 
-template <class V, int Group, bool Split, int Rows>
+// Windows is 1 if one window holds all taps, else 0. A vector store may change anything that a pointer leads to, so
+// what the loops need is copied out of the arguments; rows are addressed by their distance from the first, which leaves
+// registers for everything.
+template <class V, int Group, bool Split, int Rows, int Windows>
 void across_group(const std::uint8_t* const* rows, const Columns& columns, float* const* out) {
   constexpr int width = 4 * V::lanes, offsets = Split ? 2 * V::lanes : V::lanes;
-  const std::int64_t advance = Group * columns.channels, last = (columns.taps / Group - 1) * advance;
+  const std::int64_t advance = Group * columns.channels, windows = Windows ? Windows : columns.taps / Group;
   const std::int32_t* offset = columns.offset;
+  const std::int32_t* const end = offset + std::int64_t{columns.vectors} * offsets;
   const std::uint8_t* mask = columns.mask;
   const float* weight = columns.weight;
-  for (std::int64_t v = 0; v < columns.vectors; ++v) {
+  const std::uint8_t* const row = rows[0];
+  float* to = out[0];
+  std::int64_t row_ahead[Rows], out_ahead[Rows];
+  for (int r = 0; r < Rows; ++r) row_ahead[r] = rows[r] - rows[0], out_ahead[r] = out[r] - out[0];
+  for (; offset != end; offset += offsets, mask += Group * 4 * width, to += width) {
     typename V::Floats sum[Rows];
     for (auto& one : sum) one = V::all(0);
-    for (std::int64_t at = 0; at <= last; at += advance) {
+    const std::uint8_t* from = row;
+    for (std::int64_t window = 0; window < windows; ++window, from += advance) {
       typename V::Bytes bytes[Rows];
       for (int r = 0; r < Rows; ++r)
-        bytes[r] = Split ? V::split_windows(rows[r] + at, offset) : V::windows(rows[r] + at, offset);
+        bytes[r] = Split ? V::split_windows(from, offset, row_ahead[r]) : V::windows(from, offset, row_ahead[r]);
       for (int t = 0; t < Group; ++t, weight += width) {
         const auto order = V::order(mask + t * 4 * width);
         const auto share = V::load(weight);
-        for (int r = 0; r < Rows; ++r) sum[r] = V::add_product(V::pick(bytes[r], order), share, sum[r]);
+        for (int r = 0; r < Rows; ++r)
+          sum[r] = Windows == 1 && t == 0 ? V::product(V::pick(bytes[r], order), share)
+                                          : V::add_product(V::pick(bytes[r], order), share, sum[r]);
       }
     }
-    for (int r = 0; r < Rows; ++r) V::store(out[r] + v * width, sum[r]);
-    offset += offsets;
-    mask += Group * 4 * width;
+    for (int r = 0; r < Rows; ++r) V::store(to + out_ahead[r], sum[r]);
   }
 }
 
 template <class V, int Group, bool Split>
 void across_rows(const std::uint8_t* const* rows, int count, const Columns& columns, float* const* out) {
-  if (count == together) return across_group<V, Group, Split, together>(rows, columns, out);
-  for (int r = 0; r < count; ++r) across_group<V, Group, Split, 1>(rows + r, columns, out + r);
+  if (count == together && columns.taps == Group) return across_group<V, Group, Split, together, 1>(rows, columns, out);
+  if (count == together) return across_group<V, Group, Split, together, 0>(rows, columns, out);
+  for (int r = 0; r < count; ++r) across_group<V, Group, Split, 1, 0>(rows + r, columns, out + r);
 }
 
 template <class V>
@@ -63,37 +73,45 @@ void across_floats(const float* row, const Columns& columns, float* out) {
   }
 }
 
-// Taps is the number of rows if it is known, else 0.
-template <class V, int Taps>
-typename V::Floats down_one(const float* const* rows, const float* weight, int count, std::int64_t at,
-                            typename V::Floats shift) {
-  for (int i = 0; i < (Taps ? Taps : count); ++i)
-    shift = V::add_product(V::load(rows[i] + at), V::all(weight[i]), shift);
-  return shift;
+// Adds the weighted rows to the next Count vectors.
+template <class V, int Count>
+void add_rows(const float* const* rows, const float* weight, int count, std::int64_t at, typename V::Floats* sum) {
+  for (int i = 0; i < count; ++i) {
+    const float* row = rows[i] + at;
+    const auto share = V::all(weight[i]);
+    for (int j = 0; j < Count; ++j) sum[j] = V::add_product(V::load(row + j * 4 * V::lanes), share, sum[j]);
+  }
 }
 
-// Vectors that hold whole planes, so that the shift repeats: C T H W of one or three channels.
-template <class V, class T, int Planes, int Taps>
+template <class V, class T>
+void store_some(T* to, typename V::Floats from, std::int64_t count) {
+  constexpr int width = 4 * V::lanes;
+  if (count >= width) return V::store(to, from);
+  T values[width];
+  V::store(values, from);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = values[i];
+}
+
+// C T H W of one or three channels: vectors that hold whole planes, and a shift that repeats. Two blocks at a time.
+template <class V, class T, int Planes>
 void down_planes(const float* const* rows, const float* weight, int count, const Columns& columns, const Place& place) {
   constexpr int width = 4 * V::lanes;
-  typename V::Floats shift[Planes];
-  for (int j = 0; j < Planes; ++j) shift[j] = V::load(columns.shift + j * width);
   T* out = static_cast<T*>(place.data);
-  for (std::int64_t x = 0; x < place.pixels; x += width) {
-    typename V::Floats plane[Planes];
-    for (int j = 0; j < Planes; ++j)
-      plane[j] = down_one<V, Taps>(rows, weight, count, x * Planes + j * width, shift[j]);
-    if constexpr (Planes == 3) V::planes(plane[0], plane[1], plane[2]);
-    const std::int64_t left = place.pixels - x;
-    for (int j = 0; j < Planes; ++j) {
-      if (left >= width) {
-        V::store(out + j * place.plane + x, plane[j]);
-      } else {
-        T last[width];
-        V::store(last, plane[j]);
-        for (std::int64_t i = 0; i < left; ++i) out[j * place.plane + x + i] = last[i];
-      }
-    }
+  const std::int64_t plane = place.plane, pixels = place.pixels;
+  typename V::Floats shift[Planes], sum[2 * Planes];
+  for (int j = 0; j < Planes; ++j) shift[j] = V::load(columns.shift + j * width);
+  std::int64_t x = 0;
+  for (; x + 2 * width <= pixels; x += 2 * width) {
+    for (int j = 0; j < 2 * Planes; ++j) sum[j] = shift[j % Planes];
+    add_rows<V, 2 * Planes>(rows, weight, count, x * Planes, sum);
+    if constexpr (Planes == 3) V::planes(sum[0], sum[1], sum[2]), V::planes(sum[3], sum[4], sum[5]);
+    for (int j = 0; j < 2 * Planes; ++j) V::store(out + j % Planes * plane + x + j / Planes * width, sum[j]);
+  }
+  for (; x < pixels; x += width) {
+    for (int j = 0; j < Planes; ++j) sum[j] = shift[j];
+    add_rows<V, Planes>(rows, weight, count, x * Planes, sum);
+    if constexpr (Planes == 3) V::planes(sum[0], sum[1], sum[2]);
+    for (int j = 0; j < Planes; ++j) store_some<V>(out + j * plane + x, sum[j], pixels - x);
   }
 }
 
@@ -106,38 +124,28 @@ void down_values(const float* const* rows, const float* weight, int count, const
   const std::int64_t values = place.pixels * columns.channels;
   std::int64_t pixel = 0, channel = 0;
   for (std::int64_t at = 0; at < values; at += width) {
-    const auto sum = down_one<V, 0>(rows, weight, count, at, V::load(columns.shift + at));
-    if (layout == Layout::thwc && at + width <= values) {
-      V::store(out + at, sum);
+    auto sum = V::load(columns.shift + at);
+    add_rows<V, 1>(rows, weight, count, at, &sum);
+    if (layout == Layout::thwc) {
+      store_some<V>(out + at, sum, values - at);
       continue;
     }
-    T last[width];
-    V::store(last, sum);
-    for (std::int64_t i = 0; i < width && at + i < values; ++i) {
-      out[layout == Layout::thwc ? at + i : channel * place.plane + pixel] = last[i];
+    T one[width];
+    V::store(one, sum);
+    for (std::int64_t i = 0; i < width && pixel < place.pixels; ++i) {
+      out[channel * place.plane + pixel] = one[i];
       if (++channel == columns.channels) channel = 0, ++pixel;
     }
   }
-}
-
-template <class V, class T, int Planes>
-void down_counted(const float* const* rows, const float* weight, int count, const Columns& columns,
-                  const Place& place) {
-  if (count == 1)
-    down_planes<V, T, Planes, 1>(rows, weight, count, columns, place);
-  else if (count == 2)
-    down_planes<V, T, Planes, 2>(rows, weight, count, columns, place);
-  else
-    down_planes<V, T, Planes, 0>(rows, weight, count, columns, place);
 }
 
 template <class V, class T>
 void down_typed(const float* const* rows, const float* weight, int count, const Columns& columns, Layout layout,
                 const Place& place) {
   if (columns.planar)
-    down_counted<V, T, 3>(rows, weight, count, columns, place);
+    down_planes<V, T, 3>(rows, weight, count, columns, place);
   else if (columns.channels == 1)
-    down_counted<V, T, 1>(rows, weight, count, columns, place);
+    down_planes<V, T, 1>(rows, weight, count, columns, place);
   else
     down_values<V, T>(rows, weight, count, columns, layout, place);
 }
@@ -189,12 +197,24 @@ void to_floats(const Strided& from, float* out) {
   }
 }
 
+// Whole cache lines only: part of a line past the caches costs more than a line through them.
+template <class V>
+void stream(char* to, const char* from, std::int64_t bytes) {
+  constexpr std::int64_t line = 64, width = 16 * V::lanes;
+  const std::int64_t ahead = -reinterpret_cast<std::intptr_t>(to) & (line - 1);
+  std::int64_t done = ahead < bytes ? ahead : bytes;
+  std::memcpy(to, from, done);
+  for (; done + line <= bytes; done += line)
+    for (std::int64_t i = done; i < done + line; i += width) V::stream(to + i, from + i);
+  std::memcpy(to + done, from + done, bytes - done);
+}
+
 template <class V>
 constexpr RowCode row_code(const char* name) {
   if constexpr (V::bytes)
-    return {name, V::lanes, true, across_bytes<V>, across_floats<V>, down<V>, to_floats<V>};
+    return {name, V::lanes, true, across_bytes<V>, across_floats<V>, down<V>, to_floats<V>, stream<V>, V::settle};
   else
-    return {name, V::lanes, false, nullptr, across_floats<V>, down<V>, to_floats<V>};
+    return {name, V::lanes, false, nullptr, across_floats<V>, down<V>, to_floats<V>, stream<V>, V::settle};
 }
 
 }  // namespace

@@ -42,44 +42,45 @@ MULTIGRID_HD inline Cells cells_of(const Axis& axis) {
       reversed};
 }
 
-// The pixels first <= k < first + count that cell i looks at; `first` never falls as i grows.
+// What a cell looks at: the stretch [from, to) of the axis, and the pixels first <= k < first + count in it, which
+// never fall as the cell grows.
 struct Taps {
   std::int64_t first, count;
+  double from, to;
 };
 
-// Half the width of the triangle, in pixels.
-MULTIGRID_HD inline double radius(const Cells& cells, Filter filter) {
-  const double stride = cells.span / static_cast<double>(cells.size);
-  return filter == Filter::smooth && stride > 1 ? stride : 1;
-}
-
 MULTIGRID_HD inline Taps taps_of(const Cells& cells, Filter filter, std::int64_t i) {
-  const double centre = cells.edge(static_cast<double>(i) + 0.5);
-  double first = std::floor(centre), last = first;
+  const double cell = static_cast<double>(i), stride = cells.span / static_cast<double>(cells.size);
+  double from, to, first, last;
   if (filter == Filter::area) {
-    first = std::floor(cells.edge(static_cast<double>(i)));
-    last = std::ceil(cells.edge(static_cast<double>(i) + 1)) - 1;
-  } else if (filter != Filter::nearest) {
-    const double r = radius(cells, filter);
-    first = std::floor(centre - r + 0.5);
-    last = std::ceil(centre + r - 0.5) - 1;
+    from = cells.edge(cell);
+    to = cells.edge(cell + 1);
+    first = std::floor(from);
+    last = std::ceil(to) - 1;
+  } else {
+    const double centre = cells.edge(cell + 0.5);
+    const double radius = filter == Filter::smooth && stride > 1 ? stride : 1;
+    from = centre - radius;
+    to = centre + radius;
+    first = filter == Filter::nearest ? std::floor(centre) : std::floor(from + 0.5);
+    last = filter == Filter::nearest ? first : std::ceil(to - 0.5) - 1;
   }
   const double lo = static_cast<double>(cells.lo), hi = static_cast<double>(cells.hi) - 1;
   first = first < lo ? lo : first > hi ? hi : first;
   last = last > hi ? hi : last < first ? first : last;
-  return {static_cast<std::int64_t>(first), static_cast<std::int64_t>(last - first) + 1};
+  return {static_cast<std::int64_t>(first), static_cast<std::int64_t>(last - first) + 1, from, to};
 }
 
-// What pixel k counts in cell i, before the weights of the cell are divided by their sum.
-MULTIGRID_HD inline double weight_of(const Cells& cells, Filter filter, std::int64_t i, std::int64_t k) {
-  const double pixel = static_cast<double>(k);
+// What pixel k counts, before the weights of the cell are divided by their sum: its share of the stretch, or the
+// height there of a triangle over the stretch.
+MULTIGRID_HD inline double weight_of(const Taps& taps, Filter filter, std::int64_t k) {
   if (filter == Filter::nearest) return 1;
-  if (filter == Filter::area) {
-    const double from = cells.edge(static_cast<double>(i)), to = cells.edge(static_cast<double>(i) + 1);
-    return (to < pixel + 1 ? to : pixel + 1) - (from > pixel ? from : pixel);
-  }
-  const double away = std::fabs(pixel + 0.5 - cells.edge(static_cast<double>(i) + 0.5));
-  const double weight = 1 - away / radius(cells, filter);
+  const double pixel = static_cast<double>(k);
+  double weight;
+  if (filter == Filter::area)
+    weight = (taps.to < pixel + 1 ? taps.to : pixel + 1) - (taps.from > pixel ? taps.from : pixel);
+  else
+    weight = pixel + 0.5 - taps.from < taps.to - pixel - 0.5 ? pixel + 0.5 - taps.from : taps.to - pixel - 0.5;
   return weight > 0 ? weight : 0;
 }
 

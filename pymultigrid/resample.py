@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pymultigrid import _core
 from pymultigrid._core import Grid
@@ -58,8 +57,8 @@ def resample(
     A flip is an axis read backwards:
 
     >>> row = np.arange(8, dtype="float32").reshape(1, 1, 8, 1)
-    >>> resample(row, Grid(Axis(0, 1, 1), Axis(0, 1, 1), Axis(8, -8, 4))).ravel()
-    array([6.357143, 4.5     , 2.5     , 0.642857], dtype=float32)
+    >>> resample(row, Grid(Axis(0, 1, 1), Axis(0, 1, 1), Axis(8, -8, 4)), antialias=False).ravel()
+    array([6.5, 4.5, 2.5, 0.5], dtype=float32)
 
     Parameters
     ----------
@@ -86,7 +85,8 @@ def resample(
         A C-contiguous array to write into and return; its dtype then counts. By default memory comes from a small
         ring of reusable buffers (`set_buffer_limit`), since touching fresh memory costs more than the arithmetic.
     threads
-        Worker threads for this call; by default 1 in a child process, such as a DataLoader worker, else one per core.
+        At most this many threads for this call; by default 1 in a child process, such as a DataLoader worker, else one
+        per core. Small clips use fewer.
 
     Raises
     ------
@@ -118,6 +118,3 @@ def set_buffer_limit(limit: int) -> None:
     memory that is already mapped. The limit is 256 MiB at first.
     """
     _core.set_buffer_limit(limit)
-
-
-__all__ = ["DTYPES", "Grids", "Layout", "Mode", "NDArray", "Temporal", "default_threads", "resample", "set_buffer_limit"]

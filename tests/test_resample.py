@@ -47,7 +47,8 @@ def axes(draw, extent, most):
 def cases(draw):
     shape = (*(draw(st.integers(1, most)) for most in (6, 70, 90)), draw(st.sampled_from([1, 2, 3, 3, 4, 5])))
     grid = Grid(*(draw(axes(extent, most)) for extent, most in zip(shape, (5, 40, 60), strict=False)))
-    return shape, grid, draw(st.sampled_from(MODES)), draw(st.sampled_from(["nearest", "linear"])), draw(st.integers(0, 9))
+    temporal = draw(st.sampled_from(["nearest", "linear"]))
+    return shape, grid, draw(st.sampled_from(MODES)), temporal, draw(st.integers(0, 9))
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,7 +176,7 @@ def test_one_batch_list_and_size():
 
 
 def test_rounding_of_the_narrow_dtypes():
-    special = np.array([0, -0.0, 1, 65519, 65520, 1e-8, 6e-8, 6.1e-5, -2.0**-24, 1e30, np.inf, -np.inf, np.nan], "f4")
+    special = np.array([0, -0.0, 1, 65519, 65520, 1e-8, 6e-8, 6.1e-5, -(2.0**-24), 1e30, np.inf, -np.inf, np.nan], "f4")
     values = np.concatenate([special, np.random.default_rng(1).normal(size=5000).astype("f4")])
     values = np.concatenate([values, values[len(special) :] * np.float32(1e-5)])
     row = values.reshape(1, 1, -1, 1)

@@ -77,8 +77,9 @@ def test_a_small_batch_does_not_take_a_large_buffer():
 def test_threads_do_not_change_the_result(videos, threads):
     batch = [VIDEO[:, i:] for i in range(videos)]
     for temporal in ("nearest", "linear"):
-        want = resample(batch, (5, 31, 29), temporal=temporal, threads=1)
-        assert np.array_equal(resample(batch, (5, 31, 29), temporal=temporal, threads=threads), want)
+        for size in ((5, 31, 29), (7, 150, 170)):  # too small for a second thread, and large enough
+            want = resample(batch, size, temporal=temporal, threads=1)
+            assert np.array_equal(resample(batch, size, temporal=temporal, threads=threads), want)
 
 
 def test_many_python_threads_at_once():
