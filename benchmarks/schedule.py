@@ -1,4 +1,7 @@
-"""Time and size of the schedule core: the targets are 1 s for a million steps, 1 ms and 10 kB for ten million."""
+"""Time and size of the schedule core.
+
+The targets are 1 s for a million steps, and 1 ms and 10 kB for a schedule of ten million.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,8 @@ def main() -> None:
     print(f"a million steps               {per_million:.2f} s")
     print(f"build {len(ten_million):,} iterations   {median_seconds(lambda: kinetics(10 * MILLION)) * 1e3:.3f} ms")
     print(f"pickled                       {len(pickle.dumps(ten_million)):,} bytes")
+    ramp = median_seconds(lambda: Schedule.progressive(Shape(8, 16, 224, 224), samples=10_000, epochs=300, stages=300))
+    print(f"build a ramp of 300 stages    {ramp * 1e3:.3f} ms")
     print(f"schedule[i]                   {access * 1e6:.2f} us")
     print(f"step.grid(...)                {grids * 1e6:.2f} us")
     print(f"schedule.sample(position)     {order * 1e6:.2f} us")

@@ -14,10 +14,9 @@ constexpr double kBudget = 1.05;
 // so.
 constexpr double kFineTuningStart = 196.0 / 239.0;
 
-// A stage's shapes, its batch factor, and a: the mean batch factor over its short cycle (reference: "avg_bs").
+// A stage's shapes, and a: the mean over them of batch / baseline batch (reference: "avg_bs").
 struct Level {
   std::vector<Shape> shapes;
-  double batch_factor;
   double mean_batch_factor;
 };
 
@@ -28,6 +27,10 @@ double batch_factor(double full, double cells, double growth) {
   double factor = std::nearbyint(std::pow(ideal, growth));
   if (factor * cells > kBudget * full) factor = std::floor(ideal);
   return std::max(1.0, factor);
+}
+
+bool as_reference(const Rules& rules) {
+  return rules.growth == 1 && rules.multiple_t == 1 && rules.multiple_hw == 1 && rules.multiple_b == 1;
 }
 
 // Sizes -> shapes under the rules.
@@ -42,16 +45,25 @@ class Shaper {
   }
 
   Level level(Shape base) const {
-    Level out{{}, batch_factor(full_.clip_cells(), base.clip_cells(), rules_.growth), 0};
-    if (base.b == 0) base.b = batch(out.batch_factor, base.clip_cells());
+    const double full = full_.clip_cells(), cells = base.clip_cells();
+    if (base.b == 0) base.b = batch(batch_factor(full, cells, rules_.growth), cells);
+    Level out{{}, 0};
+    double reference = std::nearbyint(full / cells), own = 0;
+    bool regular = as_reference(rules_) && double(base.b) == reference * double(full_.b);
     for (double f : rules_.short_cycle) {
       // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
-      out.mean_batch_factor += batch_factor(full_.clip_cells(), double(base.t) * h * w, rules_.growth);
-      out.shapes.push_back(short_shape(base, h, w));
+      const Shape s = short_shape(base, h, w);
+      regular = regular && double(s.b) == double(base.b) * std::nearbyint(cells / (double(base.t) * h * w));
+      reference += std::nearbyint(full / (double(base.t) * h * w));
+      own += double(s.b) / double(full_.b);
+      out.shapes.push_back(s);
     }
     out.shapes.push_back(base);
-    out.mean_batch_factor = (out.mean_batch_factor + out.batch_factor) / double(out.shapes.size());
+    own += double(base.b) / double(full_.b);
+    // The reference takes a from sizes before they are rounded. Where a rule it does not know made the batches, a is
+    // what they are, so that all stages of a cycle get the same number of iterations.
+    out.mean_batch_factor = (regular ? reference : own) / double(out.shapes.size());
     return out;
   }
 
@@ -198,13 +210,19 @@ void check_factor(const char* name, double factor, const char* what, std::int64_
   }
 }
 
-void check_multiple(const char* name, std::int64_t multiple, const char* what, std::int64_t size) {
-  if (multiple < 1) refuse(name, " (", multiple, ") must be at least 1, which means no constraint");
-  if (size % multiple != 0) {
-    const std::int64_t below = size / multiple * multiple;
-    refuse("the baseline's ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
-           below > 0 ? below : multiple, " or ", below + multiple);
+void check_multiple(const char* name, std::int64_t multiple, const char* whose, const char* what, double size) {
+  const double below = std::floor(size / double(multiple)) * double(multiple);
+  if (below != size) {
+    refuse(whose, " ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
+           below > 0 ? below : double(multiple), " or ", below + double(multiple));
   }
+}
+
+void check_multiples(const Rules& rules, const char* whose, double b, double t, double h, double w) {
+  check_multiple("batch_multiple_of", rules.multiple_b, whose, "batch", b);
+  check_multiple("frames_multiple_of", rules.multiple_t, whose, "frames", t);
+  check_multiple("multiple_of", rules.multiple_hw, whose, "height", h);
+  check_multiple("multiple_of", rules.multiple_hw, whose, "width", w);
 }
 
 void check(const Rules& rules) {
@@ -227,23 +245,28 @@ void check(const Rules& rules) {
   if (!(rules.growth >= 0 && rules.growth <= 1)) {
     refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
   }
-  check_multiple("multiple_of", rules.multiple_hw, "height", rules.baseline.h);
-  check_multiple("multiple_of", rules.multiple_hw, "width", rules.baseline.w);
-  check_multiple("frames_multiple_of", rules.multiple_t, "frames", rules.baseline.t);
-  check_multiple("batch_multiple_of", rules.multiple_b, "batch", rules.baseline.b);
+  const Shape& full = rules.baseline;
+  if (!(full.cells() < 0x1p53)) {
+    refuse("shape has ", full.cells(),
+           " sampling points, above 2^53: more than can be counted exactly; take a smaller one");
+  }
+  check_multiples(rules, "the baseline's", double(full.b), double(full.t), double(full.h), double(full.w));
 }
 
-void check(const Phase& phase, const Shape& full) {
+void check(const Rules& rules, const Phase& phase) {
+  const Shape& full = rules.baseline;
   if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
     refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
   }
-  for (double size : {phase.t, phase.h, phase.w}) {
-    if (!(size >= 1)) refuse("a phase has the size ", size, "; frames, height and width must be at least 1");
-  }
-  if (phase.t > double(full.t) || phase.h > double(full.h) || phase.w > double(full.w)) {
+  if (!(phase.t <= double(full.t) && phase.h <= double(full.h) && phase.w <= double(full.w))) {
     refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " exceeds the baseline's ", full.t, "x", full.h, "x",
            full.w, "; the baseline is the largest shape: pass that one as shape");
   }
+  check_factor("a phase", phase.t / double(full.t), "frames", full.t, rules.multiple_t);
+  check_factor("a phase", phase.h / double(full.h), "rows", full.h, rules.multiple_hw);
+  check_factor("a phase", phase.w / double(full.w), "columns", full.w, rules.multiple_hw);
+  if (phase.b == 0) return;  // by the rule, which keeps the budget
+  check_multiples(rules, "a phase's", phase.b, phase.t, phase.h, phase.w);
   const double cells = phase.b * phase.t * phase.h * phase.w;
   if (cells > kBudget * full.cells()) {
     refuse("a phase of ", phase.b, "x", phase.t, "x", phase.h, "x", phase.w, " costs ", cells / full.cells(),
@@ -265,7 +288,6 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int 
     refuse("epoch_factor (", epoch_factor, ") must be above 0 and finite; the paper's is 1.5");
   }
   if (long_cycle.empty()) return plan_baseline(rules, epoch_factor);
-  if (cycles < 1) refuse("cycles (", cycles, ") must be at least 1; long_cycle=None turns the long cycle off");
   for (const Factor& f : long_cycle) {
     check_factor("long_cycle", f.t, "frames", rules.baseline.t, rules.multiple_t);
     check_factor("long_cycle", f.h, "rows", rules.baseline.h, rules.multiple_hw);
@@ -280,8 +302,12 @@ Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases) {
   Plan plan;
   double end_epoch = 0;
   for (const Phase& phase : phases) {
-    check(phase, rules.baseline);
+    check(rules, phase);
     end_epoch += phase.epochs;
+    // A drop where a phase ends is at its end, whatever the sum's last bit says.
+    for (double drop : rules.lr_drops) {
+      if (std::abs(drop - end_epoch) < 1e-9 * rules.epochs) end_epoch = drop;
+    }
     plan.stages.push_back(shaper.stage(shaper.level(phase), end_epoch, int(plan.stages.size())));
   }
   plan.stages.back().end_epoch = rules.epochs;

@@ -1,10 +1,12 @@
-// pymultigrid._core: what Python sees of the core. Values and their docstrings; no arithmetic.
+// pymultigrid._core: what Python sees of the core. Values, their docstrings, and the kinds of their arguments.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <string>
 #include <tuple>
 
 #include "cycles.h"
@@ -24,20 +26,54 @@ void bind_resample(py::module_& m);  // module_resample.cpp
 
 namespace {
 
-using ExtentTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
 using RangeTuple = std::optional<std::pair<double, double>>;
 
 std::optional<Range> range(const RangeTuple& pair) {
   return pair ? std::optional<Range>({pair->first, pair->second}) : std::nullopt;
 }
 
-Extent extent_of(const ExtentTuple& extent) { return {std::get<0>(extent), std::get<1>(extent), std::get<2>(extent)}; }
-
-Shape make_shape(std::int64_t b, std::int64_t t, std::int64_t h, std::int64_t w) {
-  if (std::min({b, t, h, w}) < 1) {
-    refuse("Shape(", b, ", ", t, ", ", h, ", ", w, "): b, t, h and w must each be at least 1");
+template <class Int>
+Int whole(const std::string& name, const py::handle& value, Int low) {
+  const std::string said = name + " (" + std::string(py::repr(value)) + ")";
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    throw py::type_error(said + " must be a whole number");
   }
-  return {b, t, h, w};
+  if (index < py::int_(low)) throw py::value_error(said + " must be at least " + std::to_string(low));
+  try {
+    return index.cast<Int>();
+  } catch (const py::cast_error&) {
+    throw py::value_error(said + " must be below 2**" + std::to_string(std::numeric_limits<Int>::digits));
+  }
+}
+
+Extent extent_of(const py::object& extent) {
+  if (!py::isinstance<py::sequence>(extent) || py::len(extent) != 3) {
+    throw py::type_error("extent (" + std::string(py::repr(extent)) + ") must be the video's (frames, height, width)");
+  }
+  const auto size = [&](int i) { return whole<std::int64_t>("extent", extent[py::int_(i)], 1); };
+  return {size(0), size(1), size(2)};
+}
+
+Shape make_shape(const py::object& b, const py::object& t, const py::object& h, const py::object& w) {
+  return {whole<std::int64_t>("b", b, 1), whole<std::int64_t>("t", t, 1), whole<std::int64_t>("h", h, 1),
+          whole<std::int64_t>("w", w, 1)};
+}
+
+// The frames that temporal nearest picks, which a reader decodes.
+std::vector<std::int64_t> picked_frames(const Grid& grid, const py::object& length) {
+  const auto frames = whole<std::int64_t>("length", length, 1);
+  const Cells cells = cells_of(grid.t);
+  if (cells.lo < 0 || (grid.beyond == Short::error && cells.hi > frames)) {
+    refuse("the grid reads frames ", cells.lo, " to ", cells.hi - 1, " of a video of ", frames,
+           "; draw it for that length, or with short=\"clamp\" or \"loop\"");
+  }
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < grid.t.size; ++i) {
+    out.push_back(wrapped(frame_of(cells, cells.placed(i)), frames, grid.beyond));
+  }
+  return out;
 }
 
 Axis make_axis(double start, double span, std::int64_t size) {
@@ -109,17 +145,8 @@ start again).
              field("t", &Grid::t), field("h", &Grid::h), field("w", &Grid::w), field("short", &Grid::beyond))
       .def(py::init([](const Axis& t, const Axis& h, const Axis& w, Short beyond) { return Grid{t, h, w, beyond}; }),
            "t"_a, "h"_a, "w"_a, "short"_a = Short::error)
-      .def(
-          "frames",
-          [](const Grid& grid, std::int64_t frames) {
-            std::vector<std::int64_t> out;
-            const Cells cells = cells_of(grid.t);
-            for (std::int64_t i = 0; i < grid.t.size; ++i) {
-              out.push_back(wrapped(frame_of(cells, cells.placed(i)), frames, grid.beyond));
-            }
-            return out;
-          },
-          "length"_a, "The frame of a video of `length` frames that each output frame picks (temporal nearest).")
+      .def("frames", &picked_frames, "length"_a,
+           "The frame of a video of `length` frames that each output frame picks (temporal nearest).")
       .def("map", &map_points, "points"_a,
            R"(Where points or boxes of the video lie in the clip, so that labels follow.
 
@@ -133,11 +160,13 @@ Returns float64 of the same shape in output pixels, not clipped to the clip; box
 )");
 }
 
-Grid step_grid(const Step& step, const ExtentTuple& extent, std::uint64_t seed, std::uint64_t sample,
-               std::int64_t stride, const RangeTuple& short_side, const RangeTuple& area, const RangeTuple& aspect,
+Grid step_grid(const Step& step, const py::object& extent, const py::object& seed, const py::object& sample,
+               const py::object& stride, const RangeTuple& short_side, const RangeTuple& area, const RangeTuple& aspect,
                double flip, bool segments, Short beyond) {
-  const SamplingOptions options{stride, range(short_side), range(area), range(aspect), flip, segments, beyond};
-  return draw_grid(step, extent_of(extent), options, seed, sample);
+  const SamplingOptions options{
+      whole<std::int64_t>("stride", stride, 1), range(short_side), range(area), range(aspect), flip, segments, beyond};
+  return draw_grid(step, extent_of(extent), options, whole<std::uint64_t>("seed", seed, 0),
+                   whole<std::uint64_t>("sample", sample, 0));
 }
 
 void bind_steps(py::module_& m) {
@@ -181,7 +210,7 @@ short_side : (low, high), the video's short side is scaled to a size drawn from 
 area       : (low, high), instead: the box's share of the frame (random resized crop), with `aspect` (low, high), its
              width / height (default 3/4 .. 4/3)
 flip       : share of the clips that are mirrored
-segments   : one frame from each of t equal parts of the video instead of a stride (TSN)
+segments   : one frame from each of t equal parts of the video instead of a stride (as TSN, with one offset for all)
 short      : a video with too few frames is an "error", "clamp" repeats its last frame, "loop" starts it again
 
 Source: Wu et al. 2020, section 3.2.
@@ -200,7 +229,7 @@ base      : the shape of the long-cycle stage
 end_epoch : where it is planned to end, in epochs, before any rounding
 start, stop : iterations; first, last : clips of the stream over all processes
 cells     : sampling points (clips x T x H x W) over all processes, its nominal compute
-long, lr_stage, lr_scale : as in `Step`
+long, lr_scale : as in `Step`; lr_stage : the one in which it ends, as fine-tuning has a drop in its middle
 )",
              field("shapes", &Stage::shapes), field("end_epoch", &Stage::end_epoch),
              field("lr_scale", &Stage::lr_scale), field("long", &Stage::long_position),
@@ -292,12 +321,17 @@ void bind_schedule(py::module_& m) {
 
   m.def(
       "view_grids",
-      [](const Shape& shape, const ExtentTuple& extent, int clips, int crops, std::int64_t stride, Short beyond) {
-        return view_grids(shape, extent_of(extent), clips, crops, stride, beyond);
+      [](const Shape& shape, const py::object& extent, int clips, int crops, std::int64_t stride, bool segments,
+         Short beyond) { return view_grids(shape, extent_of(extent), clips, crops, stride, segments, beyond); },
+      "shape"_a, "extent"_a, "clips"_a, "crops"_a, "stride"_a, "segments"_a, "short"_a);
+  m.def(
+      "shuffled",
+      [](const py::object& position, std::int64_t samples, const py::object& seed) {
+        return shuffled(whole<std::int64_t>("position", position, 0), samples, whole<std::uint64_t>("seed", seed, 0));
       },
-      "shape"_a, "extent"_a, "clips"_a, "crops"_a, "stride"_a, "short"_a);
-  m.def("shuffled", &shuffled, "position"_a, "samples"_a, "seed"_a,
-        "The sample at `position` of the stream: epoch by epoch, each a permutation of range(samples).");
+      "position"_a, "samples"_a, "seed"_a,
+      "The sample at `position` of the stream: epoch by epoch, each a permutation of range(samples).");
+  m.def("clips_by", &clips_by, "end_epoch"_a, "samples"_a, "The clips before `end_epoch`, rounded up.");
   m.def(
       "philox", [](std::uint64_t key, const std::array<std::uint32_t, 4>& counter) { return philox(key, counter); },
       "key"_a, "counter"_a, "Philox4x32-10, for the tests.");

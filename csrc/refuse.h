@@ -9,6 +9,7 @@ namespace multigrid {
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
   std::ostringstream message;
+  message.precision(15);
   (message << ... << parts);
   throw std::invalid_argument(message.str());
 }

@@ -37,13 +37,26 @@ void check_length(std::int64_t frames, std::int64_t t, std::int64_t stride, Shor
   }
 }
 
+void check_segments(std::int64_t frames, std::int64_t t, std::int64_t stride, Short beyond) {
+  if (stride != 1 || beyond == Short::loop) {
+    refuse("segments takes one frame from each of ", t, " parts of the whole video; leave out stride (", stride,
+           ") and short=\"loop\"");
+  }
+  if (beyond == Short::error && t > frames) {
+    refuse("the video has ", frames, " frames, fewer than the ", t, " segments; pass short=\"clamp\" to repeat some");
+  }
+}
+
+// One frame from each of t equal parts, `share` of the way into its part.
+Axis segments_axis(double share, std::int64_t frames, std::int64_t t) {
+  return {share * double(frames) / double(t), double(frames), t};
+}
+
 Axis draw_time(const Step& step, std::int64_t frames, const SamplingOptions& options, Draws& draws) {
   const std::int64_t t = step.shape.t;
   if (options.segments) {
-    if (options.beyond == Short::error && t > frames) {
-      refuse("the video has ", frames, " frames, fewer than the ", t, " segments; pass short=\"clamp\"");
-    }
-    return {draws.uniform() * double(frames) / double(t), double(frames), t};
+    check_segments(frames, t, options.stride, options.beyond);
+    return segments_axis(draws.uniform(), frames, t);
   }
   check_length(frames, t, options.stride, options.beyond);
   const std::int64_t widest = options.stride * (step.baseline.t / t);
@@ -61,16 +74,17 @@ struct Box {
 
 // The video's short side is scaled to s pixels and the crop is cut from that: a box of crop * short / s source pixels.
 Box jittered_box(const Step& step, const Extent& extent, const SamplingOptions& options, Draws& draws) {
-  const double crop = double(std::min(step.shape.h, step.shape.w));
-  const double full = double(std::min(step.baseline.h, step.baseline.w));
+  const double full_h = double(step.baseline.h), full_w = double(step.baseline.w), full = std::min(full_h, full_w);
+  const double coarse = std::sqrt(double(step.shape.h) * double(step.shape.w) / (full_h * full_w));
   // 256 to 320 for a crop of 224, in proportion for others.
   const Range side = options.short_side.value_or(Range{full * 256 / 224, full * 320 / 224});
-  const double low = std::nearbyint(side.low * crop / full);
+  const double crop = full * coarse, low = std::nearbyint(side.low * coarse);
   const double s = draws.uniform({std::max(low, crop), std::max(side.high, crop)});
-  const double scale = double(std::min(extent.h, extent.w)) / s;
-  const double h = double(step.shape.h) * scale, w = double(step.shape.w) * scale;
-  const double shrink = std::min({1.0, double(extent.h) / h, double(extent.w) / w});
-  return {h * shrink, w * shrink};
+  // The baseline's aspect: a step that is coarser along one axis reads the same box on fewer points.
+  const double scale = coarse * double(std::min(extent.h, extent.w)) / s;
+  const double height = double(extent.h), width = double(extent.w), h = full_h * scale, w = full_w * scale;
+  const double shrink = std::min({1.0, height / h, width / w});
+  return {std::min(h * shrink, height), std::min(w * shrink, width)};
 }
 
 // Ten tries to fit a box of the drawn area and aspect, then the largest that fits: as torchvision's RandomResizedCrop.
@@ -92,18 +106,13 @@ Axis cut(double start, double span, double extent, std::int64_t size) {
 }
 
 void check_range(const char* name, const Range& range, double top) {
-  if (!(range.low > 0 && range.low <= range.high && range.high <= top)) {
-    refuse(name, " (", range.low, ", ", range.high, ") must be a rising pair above 0",
-           top == 1 ? " and at most 1" : "");
+  if (!(range.low > 0 && range.low <= range.high && range.high <= top && std::isfinite(range.high))) {
+    refuse(name, " (", range.low, ", ", range.high, ") must be a rising pair above 0 and ",
+           top == 1 ? "at most 1, shares of the frame" : "finite", "; two equal numbers fix it");
   }
 }
 
-void check(const Step& step, const Extent& extent, const SamplingOptions& options) {
-  if (std::min({extent.t, extent.h, extent.w}) < 1) {
-    refuse("extent (", extent.t, ", ", extent.h, ", ", extent.w,
-           ") must be the video's (frames, height, width), each at least 1");
-  }
-  if (options.stride < 1) refuse("stride (", options.stride, ") must be at least 1 source frame");
+void check(const Step& step, const SamplingOptions& options) {
   if (!(options.flip >= 0 && options.flip <= 1)) refuse("flip (", options.flip, ") must be a probability in [0, 1]");
   if (options.short_side && options.area) refuse("short_side and area both choose the box; pass one of them");
   if (options.aspect && !options.area) refuse("aspect needs area; pass area=(0.08, 1.0), say");
@@ -156,7 +165,7 @@ std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t
 
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
                std::uint64_t sample) {
-  check(step, extent, options);
+  check(step, options);
   Draws draws(seed, std::uint64_t(step.index), sample);
   const Axis t = draw_time(step, extent.t, options, draws);
   const Box box = options.area ? resized_box(extent, options, draws) : jittered_box(step, extent, options, draws);
@@ -169,21 +178,26 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
 }
 
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             Short beyond) {
-  if (clips < 1 || crops < 1) refuse("clips (", clips, ") and crops (", crops, ") must be at least 1");
-  check_length(extent.t, shape.t, stride, beyond);
-  // The largest box of the crop's aspect that fits; crops move it along the side where there is room.
+                             bool segments, Short beyond) {
+  if (segments) {
+    check_segments(extent.t, shape.t, stride, beyond);
+  } else {
+    check_length(extent.t, shape.t, stride, beyond);
+  }
+  // The largest box of the clip's aspect that fits; crops move it along the side where there is room.
   const double height = double(extent.h), width = double(extent.w);
   const double scale = std::min(height / double(shape.h), width / double(shape.w));
   const double h = std::min(height, double(shape.h) * scale), w = std::min(width, double(shape.w) * scale);
-  const auto at = [](int i, int n, double room) { return n == 1 ? room / 2 : room * i / (n - 1); };
+  const double room = double(std::max<std::int64_t>(0, extent.t - stride * shape.t));
+  const auto at = [](int i, int n, double end) { return n == 1 ? end / 2 : end * i / (n - 1); };
   std::vector<Grid> grids;
   for (int i = 0; i < clips; ++i) {
-    const double room = double(std::max<std::int64_t>(0, extent.t - stride * shape.t));
-    const Axis t{std::floor(at(i, clips, room)), double(stride * shape.t), shape.t};
+    const Axis t = segments ? segments_axis((i + 0.5) / clips, extent.t, shape.t)
+                            : Axis{std::floor(at(i, clips, room)), double(stride * shape.t), shape.t};
     for (int j = 0; j < crops; ++j) {
-      grids.push_back({t, cut(at(j, crops, height - h), h, height, shape.h),
-                       cut(at(j, crops, width - w), w, width, shape.w), beyond});
+      const Axis rows = cut(at(j, crops, height - h), h, height, shape.h);
+      const Axis columns = cut(at(j, crops, width - w), w, width, shape.w);
+      grids.push_back({t, rows, columns, segments ? Short::clamp : beyond});
     }
   }
   return grids;

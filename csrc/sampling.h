@@ -34,7 +34,7 @@ struct SamplingOptions {
   std::optional<Range> area;        // instead: the box's share of the frame (random resized crop)
   std::optional<Range> aspect;      // with area: its width / height
   double flip = 0.5;                // the share of clips read mirrored
-  bool segments = false;            // one frame from each of t equal parts of the video
+  bool segments = false;            // one frame from each of t equal parts of the video, all at one offset
   Short beyond = Short::error;
 };
 
@@ -44,6 +44,6 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
 
 // `clips` x `crops` grids of t x h x w cells, spread evenly over the video.
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             Short beyond);
+                             bool segments, Short beyond);
 
 }  // namespace multigrid

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "refuse.h"
 
@@ -14,30 +15,42 @@ std::size_t short_position(const Stage& stage, std::int64_t left) {
   return std::size_t(n - 1 - (left - 1) % n);
 }
 
-// The clips before `end_epoch`, rounded up; a product this close to a whole number is that number.
-std::int64_t clips_by(double end_epoch, std::int64_t samples) {
-  const double clips = end_epoch * double(samples), whole = std::nearbyint(clips);
-  return std::int64_t(std::abs(clips - whole) <= 1e-14 * clips ? whole : std::ceil(clips));
+// A little after the quotient: a policy that multiplies by the baseline's epochs or iterations again is not before it.
+double progress_at(double baseline_epoch, double epochs) {
+  return std::min(1.0, baseline_epoch / epochs * (1 + 8 * std::numeric_limits<double>::epsilon()));
 }
 
-// The smallest progress that is not before `baseline_epoch` when a policy multiplies it by `epochs` again.
-double progress_at(double baseline_epoch, double epochs) {
-  double progress = baseline_epoch / epochs;
-  while (progress * epochs < baseline_epoch) progress = std::nextafter(progress, 2.0);
-  return progress;
+void check(const Plan& plan, std::int64_t samples, std::int64_t processes) {
+  if (plan.stages.empty() || plan.clock.empty()) refuse("a schedule needs a stage and a clock; its state is damaged");
+  double previous = 0;
+  for (const PlannedStage& stage : plan.stages) {
+    if (stage.shapes.empty() || !(stage.end_epoch >= previous)) {
+      refuse("a stage without shapes, or one that ends at epoch ", stage.end_epoch, " after ", previous,
+             ": the schedule's state is damaged");
+    }
+    previous = stage.end_epoch;
+    // Positions are exact in a double too, where they meet fractional epochs.
+    double clips = previous * double(samples);
+    for (const Shape& s : stage.shapes) clips += double(s.b) * double(processes);
+    if (!(clips < 0x1p53)) {
+      refuse("samples (", samples, "), epochs, batch and processes (", processes, ") make ", clips,
+             " clips, above 2^53: more than can be counted exactly; check them");
+    }
+  }
 }
 
 }  // namespace
 
+std::int64_t clips_by(double end_epoch, std::int64_t samples) {
+  const double clips = end_epoch * double(samples), whole = std::nearbyint(clips);
+  return std::int64_t(std::abs(clips - whole) <= std::min(1e-3, 1e-14 * clips) ? whole : std::ceil(clips));
+}
+
 Schedule::Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan)
-    : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes), plan_(plan) {
-  // Positions are exact in a double too, where they meet fractional epochs.
-  const double clips = plan.stages.back().end_epoch * double(samples);
-  if (!(clips < 0x1p53))
-    refuse("samples (", samples, ") times the epochs are ", clips,
-           " clips, above 2^53: more than can be counted exactly");
-  lay_stages();
-  lay_clock();
+    : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes) {
+  check(plan, samples, processes);
+  lay_stages(plan);
+  lay_clock(plan);
 }
 
 // Clips of the last `steps` steps of a stage.
@@ -75,14 +88,14 @@ std::int64_t Schedule::first_clip(const Stage& stage, std::int64_t index) const 
   return stage.last - clips_of_last(stage, stage.stop - index);
 }
 
-void Schedule::lay_stages() {
+void Schedule::lay_stages(const Plan& plan) {
   std::int64_t start = 0, first = 0;
-  for (const PlannedStage& planned : plan_.stages) {
+  for (const PlannedStage& planned : plan.stages) {
     Stage stage{
         planned.shapes, planned.end_epoch, planned.lr_scale, planned.long_position, 0, start, start, first, first, 0};
     // The fewest steps that own the clips the plan gives the stage. The last stage has one at least, even where a large
     // batch before it has already passed the end: training ends on its base.
-    const bool is_last = &planned == &plan_.stages.back();
+    const bool is_last = &planned == &plan.stages.back();
     const std::int64_t wanted = std::max<std::int64_t>(is_last, clips_by(planned.end_epoch, samples_) - first);
     if (wanted > 0) {
       const std::int64_t steps = steps_before(stage, wanted - 1) + 1;
@@ -96,8 +109,8 @@ void Schedule::lay_stages() {
   }
 }
 
-void Schedule::lay_clock() {
-  for (const ClockStretch& planned : plan_.clock) {
+void Schedule::lay_clock(const Plan& plan) {
+  for (const ClockStretch& planned : plan.clock) {
     auto stage =
         std::find_if(stages_.begin(), stages_.end(), [&](const Stage& s) { return s.end_epoch >= planned.end_epoch; });
     if (stage == stages_.end()) --stage;
@@ -109,11 +122,11 @@ void Schedule::lay_clock() {
     }
     clock_.push_back(stretch);
   }
-  // A stage belongs to the LR stage in which it ends; step and stage differ only in fine-tuning's first half.
+  // A stage belongs to the LR stage in which it ends; only steps of a stage with a drop inside, as fine-tuning, differ.
   for (Stage& stage : stages_) {
-    auto stretch = std::find_if(plan_.clock.begin(), plan_.clock.end(),
+    auto stretch = std::find_if(plan.clock.begin(), plan.clock.end(),
                                 [&](const ClockStretch& c) { return c.end_epoch >= stage.end_epoch; });
-    stage.lr_stage = stretch == plan_.clock.end() ? plan_.clock.back().lr_stage : stretch->lr_stage;
+    stage.lr_stage = stretch == plan.clock.end() ? plan.clock.back().lr_stage : stretch->lr_stage;
   }
 }
 
@@ -125,6 +138,7 @@ double Schedule::progress(std::size_t stretch, std::int64_t first) const {
 }
 
 Step Schedule::at(std::int64_t index) const {
+  if (index < 0 || index >= size()) refuse("step ", index, " of a schedule of ", size(), " steps");
   const auto stage = std::upper_bound(stages_.begin(), stages_.end(), index,
                                       [](std::int64_t i, const Stage& s) { return i < s.stop; });
   const auto stretch = std::upper_bound(clock_.begin(), clock_.end(), index,

@@ -30,21 +30,17 @@ struct Step {
   double lr_scale, progress;
 };
 
+// The clips before `end_epoch`, rounded up; a product that is whole but for rounding is that number.
+std::int64_t clips_by(double end_epoch, std::int64_t samples);
+
 class Schedule {
  public:
   Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan);
 
   const std::vector<Stage>& stages() const { return stages_; }
-  const Shape& baseline() const { return baseline_; }
-  double epochs() const { return epochs_; }
-  std::int64_t samples() const { return samples_; }
-  std::int64_t processes() const { return processes_; }
-  const Plan& plan() const { return plan_; }
-
   std::int64_t size() const { return stages_.back().stop; }
   std::int64_t clips() const { return stages_.back().last; }
 
-  // 0 <= index < size().
   Step at(std::int64_t index) const;
   // The first step whose `first` is at or after `position`; size() where there is none.
   std::int64_t find(std::int64_t position) const;
@@ -57,8 +53,8 @@ class Schedule {
     int lr_stage;
   };
 
-  void lay_stages();
-  void lay_clock();
+  void lay_stages(const Plan& plan);
+  void lay_clock(const Plan& plan);
   std::int64_t clips_of_last(const Stage& stage, std::int64_t steps) const;
   double cells(const Stage& stage) const;
   std::int64_t steps_before(const Stage& stage, std::int64_t clips) const;
@@ -68,7 +64,6 @@ class Schedule {
   Shape baseline_;
   double epochs_;
   std::int64_t samples_, processes_;
-  Plan plan_;
   std::vector<Stage> stages_;
   std::vector<Stretch> clock_;
 };

@@ -14,11 +14,17 @@ def _shape(text: str) -> Shape:
     sizes = text.split("x")
     if len(sizes) != 4 or not all(size.isdigit() for size in sizes):
         raise argparse.ArgumentTypeError(f"{text!r} must be clips x frames x height x width, as in 8x32x224x224")
-    return Shape(*map(int, sizes))
+    try:
+        return Shape(*map(int, sizes))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _drops(text: str) -> tuple[float, ...]:
-    return tuple(float(drop) for drop in text.split(",") if drop)
+    try:
+        return tuple(float(drop) for drop in text.split(",") if drop)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers and commas, as in 94,154,196") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,18 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     try:
         schedule = _schedule(options)
-    except ValueError as error:
+        if options["command"] == "plot":
+            from pymultigrid.plot import draw_schedule
+
+            draw_schedule(schedule, options["path"])
+            print(f"wrote {options['path']}")
+        else:
+            print(json.dumps(schedule.to_dict()) if options["json"] else schedule)
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options["command"] == "plot":
-        from pymultigrid.plot import draw_schedule
-
-        draw_schedule(schedule, options["path"])
-        print(f"wrote {options['path']}")
-    elif options["json"]:
-        print(json.dumps(schedule.to_dict()))
-    else:
-        print(schedule)
     return 0
 
 

@@ -31,27 +31,39 @@ def count(name: str, value: int) -> int:
     return count
 
 
-def extent(extent: Sequence[int]) -> tuple[int, int, int]:
-    """Return a video's (frames, height, width)."""
-    t, h, w = (count("extent", size) for size in extent)
-    return t, h, w
+def numbers(name: str, values: Sequence[float] | None) -> list[float]:
+    """Return `values`, any sequence of numbers; None is none."""
+    try:
+        return [] if values is None else [float(value) for value in values]
+    except TypeError:
+        raise TypeError(f"{name} ({values!r}) must be a sequence of numbers") from None
 
 
-def factor(name: str, factor: Sequence[float]) -> tuple[float, float, float]:
+def factor(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     """Return a (temporal, spatial) or (t, h, w) factor as (t, h, w)."""
-    if len(factor) not in (2, 3):
-        raise ValueError(f"{name} has {tuple(factor)}; a factor is (temporal, spatial) or (t, h, w)")
-    return float(factor[0]), float(factor[1]), float(factor[-1])
+    axes = numbers(name, values)
+    if len(axes) not in (2, 3):
+        raise ValueError(f"{name} has {tuple(axes)}; a factor is (temporal, spatial) or (t, h, w)")
+    return axes[0], axes[1], axes[-1]
 
 
 def sizes(size: Shape | Sequence[float]) -> tuple[float, float, float, float]:
     """Return the (b, t, h, w) of a phase; b = 0 stands for the rule."""
     if isinstance(size, Shape):
         return size.b, size.t, size.h, size.w
-    if len(size) != 3:
-        raise ValueError(f"a phase has {tuple(size)}; pass a Shape, or (t, h, w) for a batch by the rule")
-    t, h, w = map(float, size)
-    return 0.0, t, h, w
+    axes = numbers("a phase's sizes", size)
+    if len(axes) != 3:
+        raise ValueError(f"a phase has {tuple(axes)}; pass a Shape, or (t, h, w) for a batch by the rule")
+    return 0.0, axes[0], axes[1], axes[2]
+
+
+def phase(item: tuple[float, Shape | Sequence[float]]) -> tuple[float, float, float, float, float]:
+    """Return a phase's epochs and (b, t, h, w)."""
+    try:
+        epochs, size = item
+    except (TypeError, ValueError):
+        raise TypeError(f"a phase ({item!r}) must be (epochs, shape) or (epochs, (t, h, w))") from None
+    return (float(epochs), *sizes(size))
 
 
 def rules(
@@ -66,14 +78,14 @@ def rules(
     """Return the rules every plan follows; `multiples` are of (frames, heights and widths, batches)."""
     if lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
-    if short_cycle is not None and not len(short_cycle):
+    if short_cycle is not None and not numbers("short_cycle", short_cycle):
         raise ValueError("short_cycle is empty; pass None to turn it off")
     frames, size, batch = multiples
     return _core.Rules(
         baseline=shape,
         epochs=epochs,
-        lr_drops=[float(drop) for drop in lr_drops],
-        short_cycle=[float(f) for f in short_cycle or ()],
+        lr_drops=numbers("lr_drops", lr_drops),
+        short_cycle=numbers("short_cycle", short_cycle),
         batch_growth=float(batch_growth),
         lr_power=_LR_POWER[lr_scaling],
         frames_multiple_of=count("frames_multiple_of", frames),
@@ -94,5 +106,5 @@ def cycles_plan(
         raise ValueError("long_cycle is empty; pass None to turn it off")
     if epoch_factor is None:
         epoch_factor = 1.0 if long_cycle is None and short_cycle is None else 1.5
-    factors = [factor("long_cycle", item) for item in long_cycle or ()]
+    factors = [] if long_cycle is None else [factor("long_cycle", item) for item in long_cycle]
     return _core.plan_cycles(rules, factors, count("cycles", cycles), float(epoch_factor))

@@ -98,7 +98,7 @@ def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None =
     first, last = schedule.stages[0].start, schedule.stages[-1].stop
     rate = _stepwise if lr is None else lr
     every = max(1, (last - first) // _LR_SAMPLES)
-    whole = Schedule.from_dict({**schedule.to_dict(), "steps": [first, last]})
+    whole = schedule.whole
     steps = [whole[i] for i in sorted({*range(first, last, every), *_edges(schedule)})]
     style = {"color": "black", "linewidth": 1.2, "drawstyle": "steps-post", **line}
     axes.plot([s.index for s in steps], [rate(s) for s in steps], **style)
@@ -113,17 +113,17 @@ def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None =
 def _draw_stage(axes: Axes, stage: Stage, floor: float, shade: LogNorm) -> None:
     """Draw one stage, the shapes of its short cycle stacked by batch."""
     bottom = floor
-    distinct = {shape.b: shape for shape in stage.shapes}
-    for batch, shape in sorted(distinct.items()):
-        colour = matplotlib.colormaps["cividis"](shade(_cells(shape)))
+    for batch in sorted({shape.b for shape in stage.shapes}):
+        alike = sorted({shape for shape in stage.shapes if shape.b == batch}, key=_cells)
+        colour = matplotlib.colormaps["cividis"](shade(_cells(alike[-1])))
         axes.fill_between([stage.start, stage.stop], bottom, batch, facecolor=colour, edgecolor="white", linewidth=0.6)
-        _label(axes, stage, (bottom, batch), shape, "black" if _bright(colour) else "white")
+        _label(axes, stage, (bottom, batch), alike, "black" if _bright(colour) else "white")
         bottom = batch
 
 
-def _label(axes: Axes, stage: Stage, rise: tuple[float, float], shape: Shape, colour: str) -> None:
-    """Write the clip's T x H x W into its block, upright or lying, if there is room."""
-    text = f"{shape.t}x{shape.h}²" if shape.h == shape.w else f"{shape.t}x{shape.h}x{shape.w}"
+def _label(axes: Axes, stage: Stage, rise: tuple[float, float], shapes: list[Shape], colour: str) -> None:
+    """Write the clips' T x H x W into their block, upright or lying, if there is room."""
+    text = " ".join(f"{s.t}x{s.h}²" if s.h == s.w else f"{s.t}x{s.h}x{s.w}" for s in shapes)
     (left, low), (right, high) = axes.transData.transform([(stage.start, rise[0]), (stage.stop, rise[1])])
     scale = _POINTS_PER_INCH / axes.figure.dpi
     width, height = (right - left) * scale, (high - low) * scale

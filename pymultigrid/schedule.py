@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
 from pymultigrid._core import Grid, Shape, Stage, Step
@@ -15,6 +16,10 @@ SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
 """The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
 
 
+_PUBLIC = ("epochs", "processes", "samples", "shape")
+
+
+@final
 class Schedule:
     """A multigrid schedule is to training what `range` is to a loop: immutable, sized, sliceable, item i computed.
 
@@ -38,7 +43,8 @@ class Schedule:
     iterations, epochs
         Length of the baseline's training.
     samples
-        Videos in the data set. With `iterations` it may be left out: an epoch is one baseline iteration then.
+        Videos in the data set. With `iterations` it may be left out, to plan: an epoch is one baseline iteration then,
+        and which video is where in the stream (`sample`) is not known.
     lr_drops
         Where the baseline's learning rate drops, in the unit of its length. One long cycle runs before each drop,
         then fine-tuning. Without drops (cosine, one-cycle, ...) there are `cycles` equal long cycles over the first
@@ -71,7 +77,7 @@ class Schedule:
     Source: Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, section 3.
     """
 
-    __slots__ = ("_laid", "_plan", "_range", "epochs", "processes", "samples", "shape")
+    __slots__ = ("__weakref__", "_counted", "_laid", "_plan", "_range", "_stages", *_PUBLIC)
 
     shape: Shape
     epochs: float
@@ -80,6 +86,8 @@ class Schedule:
     _plan: _core.Plan
     _laid: _core.Schedule
     _range: range
+    _stages: tuple[Stage, ...]
+    _counted: bool
 
     def __init__(
         self,
@@ -102,7 +110,7 @@ class Schedule:
         batch = arguments.baseline(shape).b * arguments.count("processes", processes)
         videos = batch if samples is None else arguments.count("samples", samples)
         length = arguments.count("iterations", iterations)
-        drops = [float(drop) for drop in lr_drops]
+        drops = arguments.numbers("lr_drops", lr_drops)
         if drops != sorted(set(drops)) or not all(0 < drop < length for drop in drops):
             raise ValueError(
                 f"lr_drops {tuple(drops)} must increase, above 0 and below iterations ({length}): "
@@ -118,13 +126,8 @@ class Schedule:
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
         )
-        self._lay(
-            shape,
-            epochs,
-            videos,
-            processes,
-            arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor),
-        )
+        plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
+        self._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
 
     @classmethod
     def from_epochs(
@@ -191,9 +194,9 @@ class Schedule:
         >>> [str(stage.base) for stage in schedule.stages]
         ['72x16x256x256', '8x64x384x384']
         """
-        if not phases:
+        if not len(phases):
             raise ValueError("phases is empty; pass at least one (epochs, shape)")
-        rows = [(float(epochs), *arguments.sizes(size)) for epochs, size in phases]
+        rows = [arguments.phase(item) for item in phases]
         length = sum(row[0] for row in rows)
         rules = arguments.rules(
             arguments.baseline(shape),
@@ -233,6 +236,7 @@ class Schedule:
         >>> [str(stage.base) for stage in schedule.stages]
         ['32x16x112x112', '19x16x144x144', '11x16x192x192', '8x16x224x224']
         """
+        arguments.baseline(shape)
         n = arguments.count("stages", stages)
         if n < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
@@ -240,6 +244,8 @@ class Schedule:
         if not 0 < share < 1:
             raise ValueError(f"full_from ({full_from}) must lie in (0, 1): the share of training before the full shape")
         first = arguments.factor("start", start)
+        if not all(0 < f <= 1 for f in first):
+            raise ValueError(f"start ({tuple(start)}) must be fractions of the full shape, in (0, 1]")
         full = (shape.t, shape.h, shape.w)
         ramp = [[f + (1 - f) * i / (n - 1) for f in first] for i in range(n)]
         ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
@@ -256,33 +262,24 @@ class Schedule:
             batch_multiple_of=batch_multiple_of,
         )
 
-    def _lay(self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan) -> Schedule:
+    def _lay(
+        self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan, *, counted: bool = True
+    ) -> Schedule:
         """Lay the plan over the stream of clips: every constructor ends here."""
+        videos, ranks = arguments.count("samples", samples), arguments.count("processes", processes)
         laid = _core.Schedule(
-            baseline=shape,
-            epochs=epochs,
-            samples=arguments.count("samples", samples),
-            processes=arguments.count("processes", processes),
-            stages=plan[0],
-            clock=plan[1],
+            baseline=shape, epochs=epochs, samples=videos, processes=ranks, stages=plan[0], clock=plan[1]
         )
-        for name, value in (
-            ("shape", shape),
-            ("epochs", epochs),
-            ("samples", samples),
-            ("processes", processes),
-            ("_plan", plan),
-            ("_laid", laid),
-            ("_range", range(len(laid))),
-        ):
+        values = (counted, laid, plan, range(len(laid)), laid.stages, epochs, ranks, videos, shape)
+        for name, value in zip(self.__slots__[1:], values, strict=True):
             object.__setattr__(self, name, value)
         return self
 
     def _window(self, window: range) -> Schedule:
         part = Schedule.__new__(Schedule)
-        for name in self.__slots__:
+        for name in self.__slots__[1:]:
             object.__setattr__(part, name, getattr(self, name))
-        object.__setattr__(part, "_range", window)
+        object.__setattr__(part, "_range", range(window.start, max(window.start, window.stop)))
         return part
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -321,6 +318,8 @@ class Schedule:
         >>> sum(len(schedule.epoch(e)) for e in range(schedule.num_epochs)) == len(schedule)
         True
         """
+        if number not in range(self.num_epochs):
+            raise ValueError(f"number ({number!r}) must be an epoch of the schedule, in range({self.num_epochs})")
         start, stop = (self._laid.find((number + k) * self.samples) for k in (0, 1))
         start, stop = (min(max(i, self._range.start), self._range.stop) for i in (start, stop))
         return self._window(range(start, stop))
@@ -330,14 +329,21 @@ class Schedule:
 
         Each epoch is another permutation: ``position // samples`` is the epoch, and every video is seen once in it.
         """
+        if not self._counted:
+            raise ValueError("the schedule was made without samples=; pass the number of videos to know which is where")
         return _core.shuffled(position, self.samples, seed)
+
+    @property
+    def whole(self) -> Schedule:
+        """The whole schedule that this is a slice of."""
+        return self._window(range(len(self._laid)))
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the whole schedule, also of a slice."""
-        return self._laid.stages
+        return self._stages
 
     @property
     def clips(self) -> int:
@@ -368,7 +374,7 @@ class Schedule:
     @property
     def baseline_iterations(self) -> int:
         """Iterations of training without multigrid."""
-        clips = round(self.epochs * self.samples)
+        clips = _core.clips_by(self.epochs, self.samples)
         return -(-clips // (self.shape.b * self.processes))
 
     @property
@@ -386,27 +392,25 @@ class Schedule:
         crops: int = 1,
         stride: int = 1,
         size: Sequence[int] | None = None,
+        segments: bool = False,
         short: str = "error",
     ) -> list[Grid]:
         """Return the evaluation grids of a video of `extent` (frames, height, width): `clips` x `crops` of them.
 
         Deterministic and always at the full shape unless `size` (t, h, w) is given: `clips` spread evenly over time,
-        `crops` (the largest box of the clip's aspect) over the longer side; one of either is the centre.
+        `crops` (the largest box of the clip's aspect) over the longer side; one of either is the centre. `segments`
+        reads one frame from the middle of each of t equal parts, for models trained so.
 
         >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=1000, epochs=10)
         >>> [grid.w.start for grid in schedule.views((300, 256, 340), crops=3)]
         [0.0, 42.0, 84.0]
         """
-        t, h, w = (self.shape.t, self.shape.h, self.shape.w) if size is None else size
-        shape = Shape(self.shape.b, t, h, w)
-        return _core.view_grids(
-            shape,
-            arguments.extent(extent),
-            arguments.count("clips", clips),
-            crops,
-            arguments.count("stride", stride),
-            short,
-        )
+        full = (self.shape.t, self.shape.h, self.shape.w) if size is None else tuple(size)
+        if len(full) != 3:
+            raise ValueError(f"size ({full}) must be (t, h, w)")
+        shape = Shape(self.shape.b, *full)
+        clips, crops = arguments.count("clips", clips), arguments.count("crops", crops)
+        return _core.view_grids(shape, extent, clips, crops, arguments.count("stride", stride), segments, short)
 
     def __str__(self) -> str:
         last, baseline = self.stages[-1], self.baseline_iterations
@@ -429,7 +433,8 @@ class Schedule:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def _key(self) -> tuple[Any, ...]:
-        return (self.shape, self.epochs, self.samples, self.processes, self._plan, self._range.start, self._range.stop)
+        window = self._range.start, self._range.stop
+        return (self.shape, self.epochs, self.samples, self._counted, self.processes, self._plan, window)
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Schedule) else NotImplemented
@@ -452,7 +457,7 @@ class Schedule:
             "version": 1,
             "shape": list(self.shape),
             "epochs": self.epochs,
-            "samples": self.samples,
+            "samples": self.samples if self._counted else None,
             "processes": self.processes,
             "stages": [
                 {"shapes": [list(s) for s in shapes], "end_epoch": end_epoch, "lr_scale": lr_scale, "long": position}
@@ -467,15 +472,21 @@ class Schedule:
         """Make the schedule that `to_dict` described."""
         if state.get("version") != 1:
             raise ValueError(f"state has version {state.get('version')!r}; this pymultigrid reads 1: update it")
-        stages = tuple(
-            (tuple(Shape(*shape) for shape in s["shapes"]), s["end_epoch"], s["lr_scale"], s["long"])
-            for s in state["stages"]
-        )
-        plan = (stages, tuple((e, b, k) for e, b, k in state["clock"]))
-        whole = cls.__new__(cls)._lay(
-            Shape(*state["shape"]), state["epochs"], state["samples"], state["processes"], plan
-        )
-        return whole._window(range(*state["steps"]))
+        try:
+            stages = tuple(
+                (tuple(Shape(*shape) for shape in s["shapes"]), s["end_epoch"], s["lr_scale"], s["long"])
+                for s in state["stages"]
+            )
+            plan = (stages, tuple((e, b, k) for e, b, k in state["clock"]))
+            shape, samples, processes = Shape(*state["shape"]), state["samples"], state["processes"]
+            epochs, (start, stop) = state["epochs"], state["steps"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state is damaged ({error!r}); pass what Schedule.to_dict returned") from error
+        videos = shape.b * processes if samples is None else samples
+        whole = cls.__new__(cls)._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
+        if not 0 <= start <= stop <= len(whole):
+            raise ValueError(f"state is damaged: its steps {start} to {stop} are not in a schedule of {len(whole)}")
+        return whole._window(range(start, stop))
 
     def with_processes(self, processes: int) -> Schedule:
         """Return the same global batches over another number of processes: b becomes b x old / new.
@@ -486,16 +497,20 @@ class Schedule:
         """
         count = arguments.count("processes", processes)
 
+        batches = {shape.b * self.processes for stage in self.stages for shape in stage.shapes}
+        common = math.gcd(self.shape.b * self.processes, *batches)
+        if common % count:
+            raise ValueError(
+                f"processes ({count}) must divide every global batch ({', '.join(map(str, sorted(batches)))}); "
+                f"go on with a divisor of {common}"
+            )
+
         def share(shape: Shape) -> Shape:
-            batch = shape.b * self.processes
-            if batch % count:
-                raise ValueError(
-                    f"processes ({count}) must divide every global batch, and {batch} ({shape} on {self.processes}) "
-                    f"it does not; go on with a divisor of {batch}"
-                )
-            return Shape(batch // count, shape.t, shape.h, shape.w)
+            return Shape(shape.b * self.processes // count, shape.t, shape.h, shape.w)
 
         stages, clock = self._plan
         plan = (tuple((tuple(map(share, s[0])), s[1], s[2], s[3]) for s in stages), clock)
-        whole = Schedule.__new__(Schedule)._lay(share(self.shape), self.epochs, self.samples, count, plan)
+        whole = Schedule.__new__(Schedule)._lay(
+            share(self.shape), self.epochs, self.samples, count, plan, counted=self._counted
+        )
         return whole._window(self._range)

@@ -41,11 +41,24 @@ def test_plan_in_iterations():
     assert "baseline 8x32x224x224: 112,000 iterations" in done.stdout
 
 
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is missing: the plot command was NOT run")
+    path = tmp_path / "plan.png"
+    done = run("plot", *KINETICS[:1], str(path), *KINETICS[1:])
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for wrong in ("plan.xyz", "nowhere/plan.png"):
+        done = run("plot", *KINETICS[:1], str(tmp_path / wrong), *KINETICS[1:])
+        assert (done.returncode, done.stderr[:7]) == (2, "error: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["8x32x224", "--epochs", "1"], "'8x32x224' must be clips x frames x height x width, as in 8x32x224x224"),
         (["8x32x224x224", "--epochs", "1"], "--epochs needs --samples"),
+        (["0x32x224x224", "--iterations", "1"], "'0x32x224x224': b (0) must be at least 1"),
+        (["8x32x224x224", "--iterations", "1", "--lr-drops", "a"], "'a' must be numbers and commas, as in 94,154,196"),
         (["8x32x224x224"], "one of the arguments --epochs --iterations is required"),
         (["8x32x224x224", "--epochs", "9", "--samples", "9", "--lr-drops", "3,2"], "the drops must increase"),
     ],

@@ -138,6 +138,11 @@ def test_views():
     assert SCHEDULE.views((300, 256, 340), stride=2) == [grids[4]]
     (small,) = SCHEDULE.views((300, 256, 340), size=(8, 112, 112))
     assert (small.t.size, small.h.size, small.w.size) == (8, 112, 112)
+    (segments,) = SCHEDULE.views((320, 256, 340), segments=True)
+    assert segments.frames(320) == list(range(5, 320, 10))
+    for wrong in ({"clips": 0}, {"crops": 1.5}, {"size": (8, 112)}, {"size": (8, 112, 112.5)}, {"stride": 0}):
+        with pytest.raises((ValueError, TypeError), match=next(iter(wrong)) + r" \(|w \(112.5\)"):
+            SCHEDULE.views((300, 256, 340), **wrong)
     with pytest.raises(ValueError, match=re.escape("the video has 20 frames, fewer than the clip's 32 frames")):
         SCHEDULE.views((20, 256, 340))
 
@@ -150,6 +155,32 @@ def test_points_and_boxes_follow_the_grid():
     assert grid.map(np.zeros((2, 3, 4), np.float32)).shape == (2, 3, 4)
     with pytest.raises(ValueError, match=re.escape("points has a last axis of 3; it must hold (x, y) points or")):
         grid.map([1, 2, 3])
+
+
+def test_frames_stay_inside_the_video():
+    rows = Axis(0, 8, 8)
+    for axis, message in (
+        (Axis(8, 8, 4), "the grid reads frames 8 to 15 of a video of 10"),
+        (Axis(-5, 4, 4), "the grid reads frames -5 to -2 of a video of 10"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Grid(axis, rows, rows).frames(10)
+    assert Grid(Axis(8, 8, 4), rows, rows, short="clamp").frames(10) == [8, 9, 9, 9]
+    with pytest.raises(ValueError, match=re.escape("length (0) must be at least 1")):
+        Grid(Axis(0, 8, 4), rows, rows, short="loop").frames(0)
+
+
+def test_a_coarser_axis_reads_the_same_box():
+    """(t, h, w) factors that differ per axis sample the baseline's box more coarsely; they do not cut it."""
+    schedule = Schedule.from_epochs(
+        Shape(2, 16, 192, 320), samples=500, epochs=10, long_cycle=[(0.5, 0.5, 0.25), (1, 1, 1)], short_cycle=None
+    )
+    coarse, full = schedule[0], schedule[-1]
+    assert (coarse.shape.h, coarse.shape.w) == (96, 80)
+    for step in (coarse, full):
+        boxes = [step.grid((60, 192, 320), seed=0, sample=i) for i in range(200)]
+        assert all(abs(g.w.span) / g.h.span == pytest.approx(320 / 192) for g in boxes)
+        assert max(g.h.span for g in boxes) > 0.8 * 192
 
 
 def test_frames_of_a_reversed_axis():
@@ -172,7 +203,12 @@ def test_values():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": 0}, "stride (0) must be at least 1 source frame"),
+        ({"stride": 0}, "stride (0) must be at least 1"),
+        ({"seed": -1}, "seed (-1) must be at least 0"),
+        ({"seed": 2**64}, "seed (18446744073709551616) must be below 2**64"),
+        ({"short_side": (256, math.inf)}, "short_side (256, inf) must be a rising pair above 0 and finite"),
+        ({"segments": True, "stride": 2}, "leave out stride (2)"),
+        ({"segments": True, "short": "loop"}, 'leave out stride (1) and short="loop"'),
         ({"flip": 1.5}, "flip (1.5) must be a probability in [0, 1]"),
         ({"short_side": (256, 320), "area": (0.1, 1)}, "short_side and area both choose the box; pass one of them"),
         ({"aspect": (1, 2)}, "aspect needs area; pass area=(0.08, 1.0), say"),
@@ -184,12 +220,19 @@ def test_values():
 )
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        SCHEDULE[0].grid(EXTENT, seed=0, sample=0, **options)
+        SCHEDULE[0].grid(EXTENT, **{"seed": 0, "sample": 0, **options})
 
 
 def test_refuses_bad_axes_and_extents():
     for bad in ((math.nan, 1, 1), (0, math.inf, 1), (0, 0, 1), (0, 1, 0)):
         with pytest.raises(ValueError, match=re.escape("start must be finite, span finite and not 0")):
             Axis(*bad)
-    with pytest.raises(ValueError, match=re.escape("extent (0, 256, 340) must be the video's (frames, height, width)")):
+    with pytest.raises(ValueError, match=re.escape("extent (0) must be at least 1")):
         SCHEDULE[0].grid((0, 256, 340), seed=0, sample=0)
+    for extent in ((300, 256), 300):
+        with pytest.raises(TypeError, match=re.escape(f"extent ({extent}) must be the video's (frames")):
+            SCHEDULE[0].grid(extent, seed=0, sample=0)
+    with pytest.raises(TypeError, match=re.escape("stride (1.5) must be a whole number")):
+        SCHEDULE[0].grid(EXTENT, seed=0, sample=0, stride=1.5)
+    with pytest.raises(ValueError, match=re.escape("position (-1) must be at least 0")):
+        SCHEDULE.sample(-1, seed=0)

@@ -33,6 +33,13 @@ def test_a_saved_picture_shows_every_clip_of_the_schedule(tmp_path):
     assert rate.get_xlabel() == "iteration"
 
 
+def test_clips_of_the_same_batch_share_a_block():
+    schedule = Schedule.from_epochs(SHAPE, samples=1600, epochs=6, long_cycle=None, multiple_of=4, batch_growth=0)
+    axes = Figure(figsize=(8, 4)).subplots()
+    draw_shapes(axes, schedule)
+    assert texts(axes) == {"12x20² 12x28² 12x40²"}
+
+
 def test_the_learning_rate_is_that_of_the_steps():
     schedule = Schedule.from_epochs(SHAPE, samples=160, epochs=30, lr_drops=(10, 20))
     axes = Figure().subplots()

@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import re
-import sys
 from bisect import bisect_right
 
 import pytest
@@ -24,6 +23,25 @@ factors = st.sampled_from([0.25, 0.3, 0.5, 0.5**0.5, 0.8, 1.0])
 
 
 @st.composite
+def phases(draw, shape, multiple_of, frames_multiple_of, batch_multiple_of):
+    sizes = st.tuples(*(st.integers((n + 1) // 2, n) for n in (shape.t, shape.h, shape.w)))
+    rows = draw(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.7, 5]), sizes), max_size=4))
+    total = sum(epochs for epochs, _ in rows) + 1
+    return Schedule.from_phases(
+        shape,
+        [*rows, (1, shape)],
+        samples=draw(st.integers(1, 2000)),
+        lr_drops=draw(st.sampled_from([(), (0.1,), (total / 2,), (total / 3, total - 1e-3)])),
+        short_cycle=draw(st.none() | st.lists(st.sampled_from([0.5, 0.8, 1.0]), min_size=1, max_size=2)),
+        processes=draw(st.integers(1, 3)),
+        batch_growth=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        multiple_of=multiple_of,
+        frames_multiple_of=frames_multiple_of,
+        batch_multiple_of=batch_multiple_of,
+    )
+
+
+@st.composite
 def schedules(draw):
     multiple_of = draw(st.sampled_from([1, 1, 2, 7, 16]))
     frames_multiple_of = draw(st.sampled_from([1, 1, 2]))
@@ -34,7 +52,9 @@ def schedules(draw):
         multiple_of * draw(st.integers(1, 20)),
         multiple_of * draw(st.integers(1, 20)),
     )
-    epochs = draw(st.integers(1, 40))
+    if draw(st.integers(0, 4)) == 0:
+        return draw(phases(shape, multiple_of, frames_multiple_of, batch_multiple_of))
+    epochs = draw(st.sampled_from([0.3, 0.5, 2.5]) | st.integers(1, 40))
     drops = sorted(draw(st.sets(st.integers(1, 39), max_size=3)))
     return Schedule.from_epochs(
         shape,
@@ -130,7 +150,9 @@ def test_epochs_partition_the_steps(schedule):
         seen += len(part)
     if schedule.num_epochs <= 50:
         assert seen == len(schedule)
-    assert len(schedule.epoch(schedule.num_epochs)) == 0
+    for outside in (-1, schedule.num_epochs, 10**18, 0.5):
+        with pytest.raises(ValueError, match=re.escape(f"number ({outside}) must be an epoch of the schedule")):
+            schedule.epoch(outside)
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,10 +166,11 @@ def test_clock(schedule):
     stages = schedule.stages
     for step in steps:
         stage = stages[step.stage]
+        assert bisect_right(schedule.lr_drops, step.progress * schedule.epochs) == step.lr_stage
         assert (step.lr_scale, step.base, step.long) == (stage.lr_scale, stage.base, stage.long)
         assert step.shape == stage.shapes[step.short]
-        fine_tuning = step.stage == len(stages) - 1
-        assert step.lr_stage == stage.lr_stage or (fine_tuning and step.lr_stage == stage.lr_stage - 1)
+        assert step.lr_stage <= stage.lr_stage
+        assert stage is stages[-1] or step.stage == len(stages) - 1 or step.lr_stage <= stages[step.stage + 1].lr_stage
 
 
 @pytest.mark.parametrize("long_cycle", [None, LONG_CYCLE])
@@ -253,7 +276,13 @@ def test_iterations_are_counted_to_the_step(data):
 def test_a_drop_in_the_middle_of_an_epoch():
     schedule = Schedule(Shape(8, 8, 32, 32), iterations=1000, lr_drops=(333, 777), samples=123)
     for step in schedule:
-        assert bisect_right((333, 777), step.progress * 1000 * (1 + 1e-12)) == step.lr_stage
+        assert bisect_right((333, 777), step.progress * 1000) == step.lr_stage
+    for iterations, drops, samples, processes in ((2191, (602, 1271), 605, 3), (907, (5, 9), 11, 7)):
+        schedule = Schedule(
+            Shape(2, 4, 16, 16), iterations=iterations, lr_drops=drops, samples=samples, processes=processes
+        )
+        for step in schedule:
+            assert bisect_right(drops, step.progress * iterations) == step.lr_stage
 
 
 def test_non_square_and_three_axis_factors():
@@ -267,7 +296,28 @@ def test_multiples():
     schedule = kinetics(multiple_of=16, frames_multiple_of=8, batch_multiple_of=8)
     for shape in schedule.shapes:
         assert (shape.b % 8, shape.t % 8, shape.h % 16, shape.w % 16) == (0, 0, 0, 0)
-    assert schedule.shapes[0].h in (112, 160, 224)
+    assert {shape.h for shape in schedule.shapes} == {112, 160, 224}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"multiple_of": 32},
+        {"multiple_of": 56},
+        {"batch_growth": 0.5},
+        {"batch_growth": 0.0},
+        {"long_cycle": [(0.25, 0.3), (0.6, 0.8), (1, 1)]},
+        {"short_cycle": None},
+    ],
+)
+def test_all_stages_of_a_cycle_get_the_same_iterations(options):
+    schedule = kinetics(**options)
+    per_cycle = len(options.get("long_cycle", LONG_CYCLE))
+    for k in range(3):
+        steps = [s.stop - s.start for s in schedule.stages[k * per_cycle : (k + 1) * per_cycle]]
+        # A stage ends with the step that reaches its clips, and one step can hold those of many others.
+        assert max(steps) - min(steps) <= 3 + max(steps) // 1000
 
 
 def test_batch_growth_is_a_dial():
@@ -333,7 +383,12 @@ def test_with_processes_keeps_the_global_batches():
         assert wide[i].shape.b * 64 == schedule[1000 + i].shape.b * 8
         assert (wide[i].progress, wide[i].lr_scale) == (schedule[1000 + i].progress, schedule[1000 + i].lr_scale)
     assert wide.with_processes(8) == schedule[1000:]
-    with pytest.raises(ValueError, match=re.escape("processes (7) must divide every global batch, and 1024")):
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            "processes (7) must divide every global batch (64, 128, 256, 512, 1024); go on with a divisor of 64"
+        ),
+    ):
         schedule.with_processes(7)
 
 
@@ -350,7 +405,7 @@ def test_no_state_that_grows():
     short, long = kinetics(epochs=239), kinetics(epochs=23_900)
     assert len(long) > 20_000_000
     assert len(pickle.dumps(long)) < 10_000
-    assert sys.getsizeof(long) == sys.getsizeof(short)
+    assert len(pickle.dumps(long)) <= len(pickle.dumps(short)) + 100
     assert long[len(long) // 2].index == len(long) // 2
 
 
@@ -411,7 +466,7 @@ def test_refuses(options, error, message):
 
 def test_refuses_other_input():
     shape = Shape(8, 32, 224, 224)
-    with pytest.raises(ValueError, match=re.escape("Shape(8, 0, 224, 224): b, t, h and w must each be at least 1")):
+    with pytest.raises(ValueError, match=re.escape("t (0) must be at least 1")):
         Shape(8, 0, 224, 224)
     with pytest.raises(TypeError, match=re.escape("shape ((8, 32, 224, 224)) must be a Shape; write Shape(8")):
         Schedule.from_epochs((8, 32, 224, 224), samples=10, epochs=1)
@@ -419,6 +474,13 @@ def test_refuses_other_input():
         ValueError, match=re.escape("lr_drops (40000.0, 30000.0) must increase, above 0 and below iter")
     ):
         Schedule(shape, iterations=50_000, lr_drops=(40_000, 30_000))
+    with pytest.raises(TypeError, match=re.escape("h (224.0) must be a whole number")):
+        Shape(8, 32, 224.0, 224)
+    for name, wrong in (("lr_drops", 3), ("short_cycle", 0.5), ("long_cycle", (0.5, 1))):
+        with pytest.raises(TypeError, match=rf"{name} \(.*\) must be a sequence of numbers"):
+            kinetics(**{name: wrong})
+    with pytest.raises(ValueError, match=re.escape("lr_drops has 1234567 after 1234568; the drops must increase")):
+        kinetics(epochs=10**8, lr_drops=(1234568, 1234567))
     with pytest.raises(IndexError, match=re.escape("step 262266 of a schedule of 262266 steps")):
         kinetics()[262_266]
     with pytest.raises(ValueError, match=re.escape("a schedule is sliced with step 1, not 2")):
@@ -427,9 +489,77 @@ def test_refuses_other_input():
         Schedule.from_phases(shape, [], samples=10)
     with pytest.raises(ValueError, match=re.escape("a phase of 16x32x224x224 costs 2 times the baseline")):
         Schedule.from_phases(shape, [(1, Shape(16, 32, 224, 224))], samples=10)
+    with pytest.raises(ValueError, match=re.escape("a phase's height (209) must be a multiple of multiple_of (32)")):
+        Schedule.from_phases(shape, [(1, Shape(9, 32, 209, 209))], samples=10, multiple_of=32)
+    with pytest.raises(ValueError, match=re.escape("a phase's batch (7) must be a multiple of batch_multiple_of (4)")):
+        Schedule.from_phases(shape, [(1, Shape(7, 32, 224, 224))], samples=10, batch_multiple_of=4)
+    with pytest.raises(TypeError, match=re.escape("must be (epochs, shape) or (epochs, (t, h, w))")):
+        Schedule.from_phases(shape, [shape.b], samples=10)
+    with pytest.raises(ValueError, match=re.escape("start ((2, 0.5)) must be fractions of the full shape, in (0, 1]")):
+        Schedule.progressive(shape, samples=10, epochs=1, start=(2, 0.5))
     with pytest.raises(ValueError, match=re.escape("a phase of 64x224x224 exceeds the baseline's 32x224x224")):
         Schedule.from_phases(shape, [(1, (64, 224, 224))], samples=10)
     with pytest.raises(ValueError, match=re.escape("state has version 2; this pymultigrid reads 1: update it")):
         Schedule.from_dict({**kinetics().to_dict(), "version": 2})
     with pytest.raises(ValueError, match=re.escape("stages (1) must be at least 2")):
         Schedule.progressive(shape, samples=10, epochs=1, stages=1)
+
+
+def test_damaged_states_are_refused():
+    state = kinetics().to_dict()
+    for damage in (
+        {"clock": []},
+        {"stages": []},
+        {"steps": [0, 10**9]},
+        {"steps": [5, 3]},
+        {"stages": [{**state["stages"][0], "shapes": []}]},
+        {"stages": state["stages"][::-1]},
+        {"shape": [8, 32]},
+    ):
+        with pytest.raises(ValueError, match="damaged"):
+            Schedule.from_dict({**state, **damage})
+    with pytest.raises(ValueError, match=re.escape("state is damaged (KeyError('stages'))")):
+        Schedule.from_dict({"version": 1})
+
+
+def test_more_than_can_be_counted_is_refused():
+    for shape, processes in ((Shape(2**32, 1, 8, 8), 2**32), (Shape(2**40, 1, 1, 1), 2**30)):
+        with pytest.raises(ValueError, match=re.escape("above 2^53: more than can be counted exactly")):
+            Schedule.from_epochs(shape, samples=1000, epochs=3, processes=processes)
+    with pytest.raises(ValueError, match=re.escape("above 2^53: more than can be counted exactly; take a smaller one")):
+        Schedule.from_epochs(Shape(2**62, 8, 8, 8), samples=1000, epochs=3)
+
+
+def test_without_samples_no_video_has_a_place():
+    schedule = Schedule(Shape(8, 4, 32, 32), iterations=1000)
+    for copied in (schedule, Schedule.from_dict(schedule.to_dict()), schedule[5:], schedule.with_processes(2)):
+        with pytest.raises(ValueError, match=re.escape("the schedule was made without samples=; pass")):
+            copied.sample(0, seed=0)
+
+
+def test_the_baseline_counts_its_last_step():
+    for epochs, steps in ((2.5, 3), (0.5, 1), (2, 2)):
+        plain = Schedule.from_epochs(Shape(1, 1, 8, 8), samples=1, epochs=epochs, long_cycle=None, short_cycle=None)
+        assert len(plain) == plain.baseline_iterations == steps
+        assert plain.speedup == 1
+
+
+def test_an_empty_slice_is_empty():
+    schedule = kinetics()
+    assert (len(schedule[5:3]), schedule[5:3].clips) == (0, 0)
+    assert schedule[5:3] == schedule[5:5]
+
+
+def test_numpy_numbers_are_numbers():
+    np = pytest.importorskip("numpy")
+    plain = kinetics(long_cycle=[(0.5, 0.5), (1, 1)], short_cycle=[0.5])
+    given = kinetics(
+        samples=np.int64(240_436),
+        epochs=np.float64(239),
+        lr_drops=np.array([94, 154, 196]),
+        processes=np.int32(8),
+        long_cycle=np.array([(0.5, 0.5), (1, 1)]),
+        short_cycle=np.array([0.5]),
+    )
+    assert given == plain
+    assert json.loads(json.dumps(given.to_dict())) == given.to_dict()
