@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 for package in ("av", "matplotlib", "sklearn", "torch", "tqdm"):
-    pytest.importorskip(package)
+    pytest.importorskip(package, reason=f"{package} is missing: the demo was NOT run")
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo"
 

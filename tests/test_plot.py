@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="Matplotlib is missing: the plot was NOT drawn")
 
 from matplotlib.figure import Figure
 

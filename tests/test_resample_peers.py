@@ -14,8 +14,12 @@ MODES = {
 SIZES = {"smaller": (31, 40), "larger": (101, 150), "mixed": (90, 40), "whole": (32, 24)}
 
 
+def peer(module):
+    return pytest.importorskip(module, reason=f"{module} is missing: its rows of docs/resample.md were NOT held")
+
+
 def torch_call(box, size, mode):
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     kind = {"nearest": "nearest-exact", "area": "area"}.get(mode, "bilinear")
     x = torch.from_numpy(box).permute(0, 3, 1, 2).float()
     options = {"antialias": True} if mode == "smooth" else {}
@@ -23,21 +27,21 @@ def torch_call(box, size, mode):
 
 
 def torch_uint8(box, size, mode):
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     x = torch.from_numpy(box).permute(0, 3, 1, 2)
     got = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=mode == "smooth")
     return got.permute(1, 0, 2, 3).numpy()
 
 
 def pillow_call(box, size, mode):
-    image = pytest.importorskip("PIL.Image")
+    image = peer("PIL.Image")
     kind = image.Resampling.NEAREST if mode == "nearest" else image.Resampling.BILINEAR
     frames = [np.asarray(image.fromarray(frame).resize(size[::-1], kind)) for frame in box]
     return np.stack(frames).transpose(3, 0, 1, 2)
 
 
 def pillow_float(box, size, mode):
-    image = pytest.importorskip("PIL.Image")
+    image = peer("PIL.Image")
     planes = box.astype("f4").transpose(3, 0, 1, 2)
     resized = [
         np.asarray(image.fromarray(plane).resize(size[::-1], image.Resampling.BILINEAR))
@@ -47,18 +51,18 @@ def pillow_float(box, size, mode):
 
 
 def opencv_call(box, size, mode):
-    cv2 = pytest.importorskip("cv2")
+    cv2 = peer("cv2")
     kind = {"nearest": cv2.INTER_NEAREST_EXACT, "linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[mode]
     return np.stack([cv2.resize(f.astype("f4"), size[::-1], interpolation=kind) for f in box]).transpose(3, 0, 1, 2)
 
 
 def opencv_uint8(box, size, mode):
-    cv2 = pytest.importorskip("cv2")
+    cv2 = peer("cv2")
     return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_LINEAR) for f in box]).transpose(3, 0, 1, 2)
 
 
 def tf_call(box, size, mode):
-    tf = pytest.importorskip("tensorflow")
+    tf = peer("tensorflow")
     kind = {"nearest": "nearest", "area": "area"}.get(mode, "bilinear")
     return tf.image.resize(box, size, method=kind, antialias=mode == "smooth").numpy().transpose(3, 0, 1, 2)
 
@@ -110,7 +114,7 @@ def test_equal_to_the_peer(mode, call, sizes, levels, size):
 
 
 def test_trilinear_is_torchs():
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     video = np.random.default_rng(0).integers(0, 256, (9, 40, 50, 3), dtype=np.uint8)
     x = torch.from_numpy(video).permute(3, 0, 1, 2)[None].float()
     for size in ((4, 21, 60), (14, 40, 33)):

@@ -6,6 +6,7 @@ import pickle
 import re
 from bisect import bisect_right
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -551,7 +552,6 @@ def test_an_empty_slice_is_empty():
 
 
 def test_numpy_numbers_are_numbers():
-    np = pytest.importorskip("numpy")
     plain = kinetics(long_cycle=[(0.5, 0.5), (1, 1)], short_cycle=[0.5])
     given = kinetics(
         samples=np.int64(240_436),
