@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "refuse.h"
 
@@ -214,7 +215,7 @@ void check_multiple(const char* name, std::int64_t multiple, const char* whose, 
   const double below = std::floor(size / double(multiple)) * double(multiple);
   if (below != size) {
     refuse(whose, " ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
-           below > 0 ? below : double(multiple), " or ", below + double(multiple));
+           below > 0 ? std::to_string(std::int64_t(below)) + " or " : "", below + double(multiple));
   }
 }
 

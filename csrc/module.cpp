@@ -96,6 +96,9 @@ void bind_shape(py::module_& m) {
 )",
              field("b", &Shape::b), field("t", &Shape::t), field("h", &Shape::h), field("w", &Shape::w))
       .def(py::init(&make_shape), "b"_a, "t"_a, "h"_a, "w"_a)
+      .def(py::init([](const py::args&, const py::kwargs&) -> Shape {
+        throw py::type_error("Shape takes four whole numbers, clips, frames, height, width: Shape(8, 32, 224, 224)");
+      }))
       .def("__iter__", [](const Shape& s) { return py::iter(py::make_tuple(s.b, s.t, s.h, s.w)); })
       .def("__str__", [](const Shape& s) { return py::str("{}x{}x{}x{}").format(s.b, s.t, s.h, s.w); });
 }
@@ -194,10 +197,14 @@ progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * s
              field("base", &Step::base), field("baseline", &Step::baseline), field("stage", &Step::stage),
              field("long", &Step::long_position), field("short", &Step::short_position),
              field("lr_stage", &Step::lr_stage), field("lr_scale", &Step::lr_scale), field("progress", &Step::progress))
-      .def("grid", &step_grid, "extent"_a, py::kw_only(), "seed"_a, "sample"_a, "stride"_a = 1,
-           "short_side"_a = py::none(), "area"_a = py::none(), "aspect"_a = py::none(), "flip"_a = 0.5,
-           "segments"_a = false, "short"_a = Short::error,
-           R"(A random sampling grid of this step's shape over a video of `extent` = (frames, height, width).
+      .def(
+          "grid", &step_grid, "extent"_a, py::kw_only(), "seed"_a, "sample"_a, "stride"_a = 1,
+          "short_side"_a = py::none(), "area"_a = py::none(), "aspect"_a = py::none(), "flip"_a = 0.5,
+          "segments"_a = false, "short"_a = Short::error,
+          R"(grid(self, extent, *, seed, sample, stride=1, short_side=None, area=None, aspect=None, flip=0.5, segments=False, short='error')
+--
+
+A random sampling grid of this step's shape over a video of `extent` = (frames, height, width).
 
 The same arguments give the same grid in every process and release (counter-based random numbers).
 
@@ -220,7 +227,13 @@ Source: Wu et al. 2020, section 3.2.
 >>> grid = schedule[2].grid((300, 256, 340), seed=0, sample=17, stride=2)
 >>> grid.t.size, grid.h.size, grid.w.size
 (8, 112, 112)
-)");
+)")
+      .def("grid", [](const Step&, const py::args&, const py::kwargs&) -> Grid {
+        throw py::type_error(
+            "grid takes the video's extent (frames, height, width) and by name seed and sample, whole numbers; stride; "
+            "short_side, area or aspect, each a pair (low, high); flip, a number; segments, True or False; short, a "
+            "word");
+      });
 
   bind_value(m, "Stage", R"(One stage of a schedule: steps [start, stop) of the same base shape.
 

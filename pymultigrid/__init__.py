@@ -4,7 +4,13 @@ Source of the method: Wu, Girshick, He, Feichtenhofer, Krähenbühl, "A Multigri
 Models", CVPR 2020 (arXiv 1912.00998).
 """
 
-from pymultigrid._core import Axis, Grid, Shape, Stage, Step
+try:
+    from pymultigrid._core import Axis, Grid, Shape, Stage, Step
+except ImportError as error:
+    raise ImportError(
+        "pymultigrid's compiled core is missing. In the source folder Python finds the sources instead of the "
+        "installed package: run from another directory, or install with `pip install --editable .`"
+    ) from error
 from pymultigrid.resample import resample, set_buffer_limit
 from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule
 

@@ -39,14 +39,16 @@ def _parser() -> argparse.ArgumentParser:
         length.add_argument("--iterations", type=int, help="length of the baseline's training")
         command.add_argument("--samples", type=int, help="videos in the data set")
         command.add_argument("--lr-drops", type=_drops, default=(), help="as 94,154,196, in the unit of the length")
-        command.add_argument("--processes", type=int, default=1)
-        command.add_argument("--epoch-factor", type=float)
+        command.add_argument("--processes", type=int, default=1, help="that train together (%(default)s)")
+        command.add_argument("--epoch-factor", type=float, help="epochs of this schedule / of the baseline (1.5; 1)")
         command.add_argument("--cycles", type=int, default=3, help="long cycles where there are no --lr-drops")
-        command.add_argument("--no-long-cycle", dest="long_cycle", action="store_const", const=None, default=LONG_CYCLE)
-        command.add_argument(
-            "--no-short-cycle", dest="short_cycle", action="store_const", const=None, default=SHORT_CYCLE
-        )
-        command.add_argument("--multiple-of", type=int, default=1, help="of heights and widths")
+        for cycle, factors in (("long", LONG_CYCLE), ("short", SHORT_CYCLE)):
+            name, to = f"--no-{cycle}-cycle", f"{cycle}_cycle"
+            command.add_argument(name, dest=to, action="store_const", const=None, default=factors, help="turn it off")
+        command.add_argument("--batch-growth", type=float, default=1.0, help="1 as the paper, 0 keeps it (%(default)s)")
+        command.add_argument("--lr-scaling", default="linear", help="linear, sqrt or none (%(default)s)")
+        command.add_argument("--multiple-of", type=int, default=1, help="round heights and widths to it (%(default)s)")
+        command.add_argument("--frames-multiple-of", type=int, default=1, help="round frames to it (%(default)s)")
     plan.add_argument("--json", action="store_true", help="print Schedule.to_dict() instead of the table")
     plot.add_argument("path", help="the picture to write, as plan.png")
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +17,8 @@ _LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 def baseline(shape: Shape) -> Shape:
     """Return `shape`, a Shape."""
     if not isinstance(shape, Shape):
-        raise TypeError(f"shape ({shape!r}) must be a Shape; write Shape(8, 32, 224, 224)")
+        yours = shape if isinstance(shape, tuple) and len(shape) == 4 else (8, 32, 224, 224)
+        raise TypeError(f"shape ({reprlib.repr(shape)}) must be a Shape; write Shape{yours}")
     return shape
 
 
@@ -25,7 +27,7 @@ def count(name: str, value: int) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
     if count < 1:
         raise ValueError(f"{name} ({count}) must be at least 1")
     return count

@@ -420,15 +420,18 @@ class Schedule:
             f"baseline {self.shape}{across}: {baseline:,} iterations, {self.epochs:g} epochs "
             f"of {self.samples:,} videos\n"
             f"this schedule: {last.stop:,} iterations, {last.end_epoch:g} epochs: "
-            f"{baseline / last.stop:.2f}x fewer iterations, {self.speedup:.2f}x less compute"
+            f"{_times(baseline / last.stop, 'fewer', 'more')} iterations, "
+            f"{_times(self.speedup, 'less', 'more')} compute{self._too_short()}"
         )
+
+    def _too_short(self) -> str:
+        empty = sum(stage.start == stage.stop for stage in self.stages)
+        return f"\ntoo short: {empty} of {len(self.stages)} stages have no step" if empty else ""
 
     def __repr__(self) -> str:
         window = "" if len(self) == len(self._laid) else f"[{self._range.start}:{self._range.stop}]"
-        stages = len(self.stages)
-        return (
-            f"<Schedule{window}: {self.shape}, {len(self)} steps in {stages} stages, {self.speedup:.2f}x less compute>"
-        )
+        saving = _times(self.speedup, "less", "more")
+        return f"<Schedule{window}: {self.shape}, {len(self)} steps in {len(self.stages)} stages, {saving} compute>"
 
     # -- values --------------------------------------------------------------------------------------------------------
 
@@ -514,3 +517,7 @@ class Schedule:
             share(self.shape), self.epochs, self.samples, count, plan, counted=self._counted
         )
         return whole._window(self._range)
+
+
+def _times(ratio: float, above: str, below: str) -> str:
+    return f"{ratio:.2f}x {above}" if ratio >= 1 else f"{1 / ratio:.2f}x {below}"

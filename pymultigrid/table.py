@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from pymultigrid._core import Shape, Stage
 
-_HEADER = ("stage", "iterations", "ends at epoch", "base shape", "short cycle", "lr x", "clips", "compute", "memory")
+_HEADER = (
+    "stage",
+    "iterations",
+    "ends at epoch",
+    "base shape",
+    "short (b x size)",
+    "lr x",
+    "clips",
+    "compute",
+    "memory",
+)
 
 
 def draw(stages: Sequence[Stage], full: Shape) -> str:

@@ -42,7 +42,7 @@ def test_a_tiny_run_writes_videos_table_and_picture(demo, tmp_path, monkeypatch,
     assert all(0 <= float(row["accuracy"]) <= 1 and float(row["s_model"]) > 0 for row in results)
     assert (tmp_path / "multigrid.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert "an epoch took" in printed
+    assert "An epoch took" in printed
     assert "synthetic" in printed
 
 

@@ -23,7 +23,8 @@ def test_the_loop(tmp_path):
     pytest.importorskip("av", reason="PyAV is missing: the README's training loop was NOT run")
     import mp4
 
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
     torch.manual_seed(0)
     paths = [mp4.write(tmp_path / f"{i}.mp4") for i in range(3)]
     model = torch.nn.Sequential(
@@ -35,6 +36,12 @@ def test_the_loop(tmp_path):
         torch.nn.Linear(4, 2),
     )
     names = {"paths": paths, "labels": [0, 1, 0], "model": model}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(blocks[0], "README.md", "exec"), names)
     assert torch.isfinite(names["loss"])
     assert names["step"].index == len(names["schedule"]) - 1
+    names["step"] = names["schedule"][-4]
+    exec(compile(blocks[1], "README.md", "exec"), names)
+    assert len(names["rest"]) == 3
+    assert names["step"].index == len(names["schedule"]) - 1
+    exec(compile(blocks[2], "README.md", "exec"), names)
+    assert names["logits"].shape == (3, 2)

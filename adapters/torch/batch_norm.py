@@ -30,6 +30,8 @@ class SubBatchNorm(_BatchNorm):
         The modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys: optimizers,
         EMA copies and DDP wrappers don't notice. Subclasses of torch's class and SyncBatchNorm are left alone.
         """
+        if cls is SubBatchNorm:
+            raise TypeError("SubBatchNorm is what the three share; call SubBatchNorm3d.convert(model), or 2d or 1d")
         for module in model.modules():
             if type(module) is cls.plain:
                 object.__setattr__(module, "__class__", cls)
@@ -176,13 +178,16 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     -----
     Source: Wu et al. 2020, section 3.1.
     """
+    if not isinstance(step, Step):
+        raise TypeError(f"step ({step!r}) must be a Step; take it from zip(schedule, loader)")
     if operator.index(base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
     modules = [module for module in model.modules() if isinstance(module, SubBatchNorm)]
     if not modules:
         raise ValueError(
             f"model ({type(model).__name__}) has no SubBatchNorm; call SubBatchNorm3d.convert(model) once after "
-            "building it, and leave sub_batches out for a model without batch norm"
+            "building it (2d or 1d for other batch norms; SyncBatchNorm is left alone), and leave sub_batches out "
+            "for a model without batch norm"
         )
     splits = max(1, step.base.b // base)
     before = [module.splits for module in modules]

@@ -63,8 +63,9 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
     dtype
         Of the clips; ``torch.uint8`` leaves scaling and normalising to you, on the GPU say.
     sampling
-        How grids are drawn: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``, ``segments=``, ``short=``
-        as `Step.grid` takes them. ``short="loop"`` or ``"clamp"`` admits videos shorter than the clip.
+        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0.5``, ``segments=False`` and
+        ``short="error"``, as `Step.grid` takes them. Pass ``flip=0`` where left and right matter; ``short="loop"`` or
+        ``"clamp"`` admits videos shorter than the clip.
 
     Raises
     ------
@@ -93,6 +94,8 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
     ) -> None:
         from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest of the adapter
 
+        if isinstance(paths, (str, os.PathLike)):
+            raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
         if not len(paths):
             raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
         if len(paths) != len(labels):
@@ -139,7 +142,8 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         if not isinstance(sample, Sample):
             raise TypeError(
                 f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
-                "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule)"
+                "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule); Subset "
+                "and random_split lose the grid: split the paths instead"
             )
         if sample.index >= len(self.videos):
             raise ValueError(
@@ -148,17 +152,30 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
             )
         video = self.videos[sample.index]
         extent = video.extent
+        self._check_length(video, sample.step.baseline.t)
         try:
             grid = sample.grid(extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
         return _clips(video, [grid], self.output)[0], self.labels[sample.index]
 
+    def _check_length(self, video: Video, frames: int) -> None:
+        """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
+        length, needed = video.extent[0], frames * self.sampling.get("stride", 1)
+        if length < needed and not self.sampling.get("segments") and self.sampling.get("short", "error") == "error":
+            raise ValueError(
+                f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
+                f"{self.sampling.get('stride', 1)} = {needed} of the full shape, which training comes to; pass "
+                'short="clamp" or short="loop", or a smaller stride'
+            )
+
     def evaluation(self, schedule: Schedule, *, clips: int = 1, crops: int = 1) -> VideoViews:
         """Return the same files for evaluation: ``[i]`` is (views, label), all at the full shape, nothing random.
 
         See `VideoViews`; the stride and what a short video is are this data set's.
         """
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule: its full shape is evaluated at")
         return VideoViews(self, schedule, clips=clips, crops=crops)
 
 

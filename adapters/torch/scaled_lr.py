@@ -155,7 +155,9 @@ def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
     if isinstance(scheduler, ScaledLR):
         raise ValueError("scheduler is a ScaledLR already; pass the scheduler inside it, freshly built")
     if not isinstance(scheduler, LRScheduler):
-        raise TypeError(f"scheduler ({scheduler!r}) must be a torch LRScheduler; LambdaLR makes one of a function")
+        raise TypeError(
+            f"scheduler ({type(scheduler).__name__}) must be a torch LRScheduler; LambdaLR makes one of a function"
+        )
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
     if not len(schedule):

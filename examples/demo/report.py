@@ -78,13 +78,16 @@ def seconds_of_baseline(outcomes: Sequence[Outcome], accuracy: float) -> float |
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Say what was measured, in two sentences."""
-    base, multigrid = longest(outcomes, "baseline"), longest(outcomes, "long+short")
+    base = longest(outcomes, "baseline")
+    multigrid = next(o for o in outcomes if o.kind == "long+short" and o.schedule.epochs == base.schedule.epochs)
     per_epoch = base.seconds / base.epochs / (multigrid.seconds / multigrid.epochs)
     in_compute = compute(base) / base.epochs / (compute(multigrid) / multigrid.epochs)
     waits, base_waits = (o.seconds_data / o.seconds for o in (multigrid, base))
+    own = [o.seconds / o.epochs for o in outcomes if o.kind == "baseline"]
     first = (
-        f"Certain: an epoch took {per_epoch:.1f}x less time with long+short than with the baseline ({in_compute:.1f}x "
-        f"less compute); waiting for clips was {waits:.0%} of that time, of the baseline's {base_waits:.0%}."
+        f"An epoch took {per_epoch:.1f}x less time with long+short than with the baseline ({in_compute:.1f}x less "
+        f"compute); waiting for clips was {waits:.0%} of that time, of the baseline's {base_waits:.0%}. The baseline's "
+        f"own epochs took {min(own):.1f} to {max(own):.1f} s: what other work on the machine does to such figures."
     )
     return f"{first}\n{equal_accuracy(outcomes)}"
 
