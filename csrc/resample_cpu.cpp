@@ -71,15 +71,14 @@ class Reader {
   void write_frame(std::int64_t i);
 
  private:
-  // The filtered rows of one frame: slot p % slots holds wanted row p, for the last few of the `filled`.
+  // The filtered rows of one frame: wanted row p is at slot_[p], for the last few of the `filled`.
   struct Ring {
     Room<float> floats;
-    std::int64_t frame, filled;
+    std::int64_t frame, filled, fetched;
   };
 
-  float* slot(Ring& ring, std::int64_t position) {
-    return ring.floats.at_least(0) + position % slots_ * columns_.row_floats();
-  }
+  float* slot(Ring& ring, std::int64_t position) { return ring.floats.at_least(0) + slot_[position]; }
+  void fetch(Ring& ring, std::int64_t most);
   void fill(Ring& ring, std::int64_t until);
   const std::uint8_t* bytes_of_row(const char* from, int copy);
   const float* floats_of_row(const char* from);
@@ -96,7 +95,8 @@ class Reader {
   Short beyond_{};
   bool packed_ = false;
   Ring rings_[2];
-  std::int64_t slots_ = 0;
+  std::vector<std::int64_t> slot_;
+  std::int64_t fetch_rows_ = 0;
   LineTable frames_, lines_, across_;
   ColumnTable columns_;
   Room<std::uint8_t> bytes_[together];
@@ -123,8 +123,15 @@ void Reader::open(const ClipView& video, const Grid& grid, char* clip) {
                 code_.bytes && video.dtype == DType::u8);
   rows_.resize(2 * lines_.count);
   weights_.resize(2 * lines_.count);
-  slots_ = lines_.count + together - 1;
-  for (Ring& ring : rings_) ring.floats.at_least(slots_ * columns_.row_floats());
+  const std::int64_t ring_floats = (lines_.count + together - 1) * columns_.row_floats();
+  slot_.resize(lines_.wanted.size());
+  std::int64_t place = 0;
+  for (std::int64_t& slot : slot_) {
+    slot = place;
+    place = place + columns_.row_floats() < ring_floats ? place + columns_.row_floats() : 0;
+  }
+  for (Ring& ring : rings_) ring.floats.at_least(ring_floats);
+  fetch_rows_ = 1 + (static_cast<std::int64_t>(lines_.wanted.size()) + out_.h - 1) / out_.h;
 }
 
 // The box's part of a row as bytes side by side, `reach` of them within the video's memory or a copy.
@@ -150,6 +157,17 @@ const float* Reader::floats_of_row(const char* from) {
   return floats;
 }
 
+// Asks for a few rows that will be wanted soon: the caches take only so many requests at a time.
+void Reader::fetch(Ring& ring, std::int64_t most) {
+  const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size());
+  const char* frame = static_cast<const char*>(video_.data) + ring.frame * video_.pitch_t + w_.lo * video_.pitch_w;
+  ring.fetched = std::max(ring.fetched, ring.filled);
+  const std::int64_t until = std::min({all, ring.filled + 2 * together, ring.fetched + most});
+  for (; ring.fetched < until; ++ring.fetched)
+    for (std::int64_t line = 0; line < columns_.columns().reach; line += 64)
+      __builtin_prefetch(frame + lines_.wanted[ring.fetched] * video_.pitch_h + line);
+}
+
 // Filters the next rows that are wanted, `together` at a time, until `until` of them are there.
 void Reader::fill(Ring& ring, std::int64_t until) {
   const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size());
@@ -158,9 +176,6 @@ void Reader::fill(Ring& ring, std::int64_t until) {
     const int count = static_cast<int>(std::min<std::int64_t>(together, all - ring.filled));
     const std::uint8_t* rows[together];
     float* out[together];
-    for (std::int64_t p = ring.filled + count; p < std::min(all, ring.filled + count + together); ++p)
-      for (std::int64_t line = 0; line < columns_.columns().reach; line += 64)
-        __builtin_prefetch(frame + lines_.wanted[p] * video_.pitch_h + line, 0, 2);
     for (int r = 0; r < count; ++r) {
       const char* from = frame + lines_.wanted[ring.filled + r] * video_.pitch_h;
       out[r] = slot(ring, ring.filled + r);
@@ -179,6 +194,7 @@ void Reader::write_row(std::int64_t y, int frames, const float* frame_weight, ch
   for (int f = 0; f < frames; ++f) {
     const std::int64_t position = lines_.position[y];
     fill(rings_[f], position + lines_.own[y]);
+    fetch(rings_[f], fetch_rows_);
     for (int t = 0; t < lines_.own[y]; ++t, ++count) {
       rows_[count] = slot(rings_[f], position + t);
       weights_[count] = lines_.weight[y * lines_.count + t] * frame_weight[f];
@@ -187,15 +203,12 @@ void Reader::write_row(std::int64_t y, int frames, const float* frame_weight, ch
   const bool planar = out_.layout == Layout::cthw;
   const std::int64_t planes = planar ? out_.c : 1, bytes = out_.w * (planar ? 1 : out_.c) * bytes_of(out_.dtype);
   const std::int64_t plane = out_.t * out_.h * out_.w;
+  const std::int64_t spare = h_.reversed || y + 1 == out_.h ? 0 : bytes / bytes_of(out_.dtype);
   char* to = frame + y * bytes;
-  if (!past_caches_) {
-    code_.down(rows_.data(), weights_.data(), count, columns_.columns(), out_.dtype, out_.layout, {to, out_.w, plane});
-    return;
-  }
-  char* staged = staged_.at_least(planes * bytes);
+  char* staged = past_caches_ ? staged_.at_least(planes * bytes) : nullptr;
   code_.down(rows_.data(), weights_.data(), count, columns_.columns(), out_.dtype, out_.layout,
-             {staged, out_.w, out_.w});
-  for (std::int64_t p = 0; p < planes; ++p)
+             staged ? Place{staged, out_.w, out_.w, 0} : Place{to, out_.w, plane, spare});
+  for (std::int64_t p = 0; staged && p < planes; ++p)
     code_.stream(to + p * plane * bytes_of(out_.dtype), staged + p * bytes, bytes);
 }
 
@@ -213,7 +226,7 @@ void Reader::write_frame(std::int64_t i) {
   } else {
     frames[0] = wrapped(frame_of(t_, t_.placed(i)), video_.t, beyond_);
   }
-  for (int f = 0; f < count; ++f) rings_[f].frame = frames[f], rings_[f].filled = 0;
+  for (int f = 0; f < count; ++f) rings_[f].frame = frames[f], rings_[f].filled = rings_[f].fetched = 0;
   const std::int64_t frame_values = out_.h * out_.w * (out_.layout == Layout::cthw ? 1 : out_.c);
   char* frame = clip_ + i * frame_values * bytes_of(out_.dtype);
   for (std::int64_t j = 0; j < out_.h; ++j) write_row(h_.placed(j), count, weight, frame);

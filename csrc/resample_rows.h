@@ -28,10 +28,11 @@ struct Columns {
 // Rows are filtered this many at a time: they share the loads of the tables.
 constexpr int together = 4;
 
-// One row of a clip as it is written: `pixels` pixels, and the distance in values between planes.
+// One row of a clip as it is written: `pixels` pixels, the distance in values between planes, and how many values past
+// the row's end may be overwritten, because the next row comes there: whole vectors are stored faster.
 struct Place {
   void* data;
-  std::int64_t pixels, plane;
+  std::int64_t pixels, plane, spare;
 };
 
 // Where values come from when they are not bytes side by side: `count` values of `channels` each.

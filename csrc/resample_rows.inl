@@ -84,9 +84,9 @@ void add_rows(const float* const* rows, const float* weight, int count, std::int
 }
 
 template <class V, class T>
-void store_some(T* to, typename V::Floats from, std::int64_t count) {
+void store_some(T* to, typename V::Floats from, std::int64_t count, std::int64_t spare) {
   constexpr int width = 4 * V::lanes;
-  if (count >= width) return V::store(to, from);
+  if (count + spare >= width) return V::store(to, from);
   T values[width];
   V::store(values, from);
   for (std::int64_t i = 0; i < count; ++i) to[i] = values[i];
@@ -111,7 +111,7 @@ void down_planes(const float* const* rows, const float* weight, int count, const
     for (int j = 0; j < Planes; ++j) sum[j] = shift[j];
     add_rows<V, Planes>(rows, weight, count, x * Planes, sum);
     if constexpr (Planes == 3) V::planes(sum[0], sum[1], sum[2]);
-    for (int j = 0; j < Planes; ++j) store_some<V>(out + j * plane + x, sum[j], pixels - x);
+    for (int j = 0; j < Planes; ++j) store_some<V>(out + j * plane + x, sum[j], pixels - x, place.spare);
   }
 }
 
@@ -127,7 +127,7 @@ void down_values(const float* const* rows, const float* weight, int count, const
     auto sum = V::load(columns.shift + at);
     add_rows<V, 1>(rows, weight, count, at, &sum);
     if (layout == Layout::thwc) {
-      store_some<V>(out + at, sum, values - at);
+      store_some<V>(out + at, sum, values - at, place.spare);
       continue;
     }
     T one[width];

@@ -78,6 +78,19 @@ def test_widths_around_the_vectors(mode, antialias, channels):
         assert off_by(resample(video, grid, mode=mode, antialias=antialias), want) < LEVEL
 
 
+@pytest.mark.parametrize("layout", ["CTHW", "THWC"])
+@pytest.mark.parametrize("rows", [Axis(0, 9, 4), Axis(9, -9, 4)])
+def test_nothing_is_written_beside_the_clip(layout, rows):
+    video = make_video((2, 9, 61, 3))
+    for width in range(1, 36):
+        grid = Grid(Axis(0, 2, 2), rows, Axis(0, 61, width))
+        want = resample(video, grid, layout=layout)
+        three = np.full((3, *want.shape), -7, "float32")
+        resample(video, grid, layout=layout, out=three[1])
+        assert np.array_equal(three[1], want)
+        assert np.all(three[::2] == -7)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [700, 1999])
 @pytest.mark.parametrize(("mode", "antialias"), MODES)
