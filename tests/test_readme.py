@@ -26,7 +26,7 @@ def test_the_loop(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 3
     torch.manual_seed(0)
-    paths = [mp4.write(tmp_path / f"{i}.mp4") for i in range(3)]
+    paths = 8 * [mp4.write(tmp_path / f"{i}.mp4") for i in range(3)]
     model = torch.nn.Sequential(
         torch.nn.Conv3d(3, 4, 3, stride=2, padding=1),
         torch.nn.BatchNorm3d(4),
@@ -35,7 +35,7 @@ def test_the_loop(tmp_path):
         torch.nn.Flatten(),
         torch.nn.Linear(4, 2),
     )
-    names = {"paths": paths, "labels": [0, 1, 0], "model": model}
+    names = {"paths": paths, "labels": 8 * [0, 1, 0], "model": model}
     exec(compile(blocks[0], "README.md", "exec"), names)
     assert torch.isfinite(names["loss"])
     assert names["step"].index == len(names["schedule"]) - 1
@@ -44,4 +44,4 @@ def test_the_loop(tmp_path):
     assert len(names["rest"]) == 3
     assert names["step"].index == len(names["schedule"]) - 1
     exec(compile(blocks[2], "README.md", "exec"), names)
-    assert names["logits"].shape == (3, 2)
+    assert names["logits"].shape == (4, 2)
