@@ -56,6 +56,14 @@ def test_import_loads_no_framework():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_missing_core_says_what_to_do(tmp_path):
+    """The package beside its sources alone, as in the source folder after a plain install."""
+    (tmp_path / "pymultigrid").symlink_to(ROOT / "pymultigrid")
+    code = f"import sys; sys.meta_path[:] = sys.meta_path[-3:]; sys.path[:0] = [{str(tmp_path)!r}]; import pymultigrid"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert "run from another directory, or install with `pip install --editable .`" in done.stderr
+
+
 def test_the_stub_names_what_the_core_has():
     stub = ast.parse((ROOT / "pymultigrid" / "_core.pyi").read_text())
     described = {}

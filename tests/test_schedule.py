@@ -563,3 +563,20 @@ def test_numpy_numbers_are_numbers():
     )
     assert given == plain
     assert json.loads(json.dumps(given.to_dict())) == given.to_dict()
+
+
+def test_a_run_too_short_says_so():
+    text = str(Schedule.from_epochs(Shape(8, 8, 32, 32), samples=10, epochs=3))
+    assert text.endswith("too short: 11 of 13 stages have no step")
+    assert "too short" not in str(kinetics())
+    assert "x more iterations" in str(kinetics(batch_growth=0))
+
+
+def test_wrong_arguments_are_answered_in_words():
+    for arguments in ((8, 32, 32), ([8, 8, 32, 32],), ("8x8x32x32",)):
+        with pytest.raises(TypeError, match=re.escape("Shape takes four whole numbers, clips, frames, height, width")):
+            Shape(*arguments)
+    with pytest.raises(TypeError, match=re.escape("write Shape(8, 8, 32, 32)")):
+        Schedule.from_epochs((8, 8, 32, 32), samples=10, epochs=1)
+    with pytest.raises(TypeError, match=re.escape("short_side, area or aspect, each a pair (low, high)")):
+        kinetics()[0].grid((300, 256, 340), seed=0, sample=0, short_side=256)

@@ -334,6 +334,17 @@ def test_golden_splits(config, stage):
         assert splits == norm.splits == stage["bn"]["num_splits"]
 
 
+def test_kinds_are_refused_by_name():
+    from pymultigrid.torch import SubBatchNorm
+
+    net = nn.Sequential(nn.BatchNorm3d(2))
+    with pytest.raises(TypeError, match=re.escape("call SubBatchNorm3d.convert(model), or 2d or 1d")):
+        SubBatchNorm.convert(net)
+    step = re.escape("step (0) must be a Step; take it from zip(schedule, loader)")
+    with pytest.raises(TypeError, match=step), sub_batches(SubBatchNorm3d.convert(net), 0):
+        pass
+
+
 def test_refusals():
     with pytest.raises(
         ValueError, match=re.escape("model (Linear) has no SubBatchNorm; call SubBatchNorm3d.convert(model)")

@@ -185,6 +185,22 @@ def test_a_short_video_names_itself_and_loops_when_told(tmp_path):
         assert dataset.evaluation(SCHEDULE, clips=2)[0][0].shape == (2, 3, 8, 32, 32)
 
 
+def test_a_short_video_is_refused_at_the_first_coarse_step(tmp_path):
+    """Long enough for the first stage only: said at once, not when the first finer stage begins."""
+    path = mp4.write(tmp_path / "short.mp4", frames=5)
+    sample = next(iter(BatchSampler(SCHEDULE)))[0]
+    assert sample.step.shape.t < 5 < SCHEDULE.shape.t
+    with pytest.raises(ValueError, match=re.escape("of the full shape, which training comes to; pass short=")):
+        VideoDataset([path] * 6, range(6))[sample]
+
+
+def test_kinds_are_refused_by_name(paths):
+    with pytest.raises(TypeError, match=re.escape("must be a list of files; VideoDataset.from_folder takes a folder")):
+        VideoDataset(str(paths[0]), [0])
+    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule: its full shape is evaluated at")):
+        VideoDataset(paths, range(len(paths))).evaluation(SCHEDULE.shape)
+
+
 def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
     path = tmp_path / "cut.mp4"
     whole = mp4.write(tmp_path / "whole.mp4").read_bytes()
