@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
         raise ValueError("scheduler is a ScaledLR already; pass the scheduler inside it, freshly built")
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(
-            f"scheduler ({type(scheduler).__name__}) must be a torch LRScheduler; LambdaLR makes one of a function"
+            f"scheduler ({reprlib.repr(scheduler)}) must be a torch LRScheduler; LambdaLR makes one of a function"
         )
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
