@@ -344,6 +344,14 @@ void bind_schedule(py::module_& m) {
       },
       "position"_a, "samples"_a, "seed"_a,
       "The sample at `position` of the stream: epoch by epoch, each a permutation of range(samples).");
+  m.def(
+      "shuffle",
+      [](std::int64_t first, std::int64_t count, std::int64_t samples, std::uint64_t seed) {
+        std::vector<std::int64_t> order;
+        for (std::int64_t p = first; p < first + count; ++p) order.push_back(shuffled(p, samples, seed));
+        return order;
+      },
+      "first"_a, "count"_a, "samples"_a, "seed"_a, "`shuffled` at the positions first .. first + count.");
   m.def("clips_by", &clips_by, "end_epoch"_a, "samples"_a, "The clips before `end_epoch`, rounded up.");
   m.def(
       "philox", [](std::uint64_t key, const std::array<std::uint32_t, 4>& counter) { return philox(key, counter); },
