@@ -69,7 +69,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch(Sequence[Sample]):
-    """The samples of a mini-batch, made when they are asked for: what a `BatchSampler` yields, cheap to send to workers.
+    """The samples of a mini-batch, made when asked for: what a `BatchSampler` yields, cheap to send to a worker.
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import BatchSampler
