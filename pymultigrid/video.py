@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Video:
     Parameters
     ----------
     path
-        The file.
+        The file, or its bytes, as an archive or a stream holds them.
 
     Raises
     ------
@@ -80,10 +81,11 @@ class Video:
         it is first read.
     """
 
-    __slots__ = ("_index", "path")
+    __slots__ = ("_bytes", "_index", "path")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str] | bytes) -> None:
+        self._bytes = path if isinstance(path, bytes) else None
+        self.path = f"<{len(path)} bytes>" if isinstance(path, bytes) else os.fspath(path)
         self._index: _Index | None = None
 
     def __repr__(self) -> str:
@@ -178,7 +180,7 @@ class Video:
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """Open the file, and turn whatever FFmpeg has to say about it into an error that names it."""
         try:
-            with av.open(self.path) as container:
+            with av.open(self.path if self._bytes is None else BytesIO(self._bytes)) as container:
                 if not container.streams.video:
                     raise ValueError(f"{self.path}: the file has no video stream; leave it out")
                 stream = container.streams.video[0]
@@ -187,7 +189,7 @@ class Video:
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except FFmpegError as error:
-            if not Path(self.path).exists():
+            if self._bytes is None and not Path(self.path).exists():
                 raise FileNotFoundError(f"{self.path}: there is no such file; check the path") from None
             raise ValueError(
                 f"{self.path}: the file cannot be read as a video ({error.strerror}): it is truncated, damaged or of "

@@ -464,7 +464,7 @@ def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
 # -- the package -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "dataset", "decoded", "resample", "sampler", "scaled_lr"])
+@pytest.mark.parametrize("name", ["batch_norm", "dataset", "decoded", "resample", "sampler", "scaled_lr", "stream"])
 def test_examples_run(name):
     failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch.{name}"))
     assert tried

@@ -21,6 +21,7 @@ from pymultigrid.torch.decoded import DecodedClips
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
+from pymultigrid.torch.stream import StreamDataset
 
 __all__ = [
     "Batch",
@@ -28,6 +29,7 @@ __all__ = [
     "DecodedClips",
     "Sample",
     "ScaledLR",
+    "StreamDataset",
     "SubBatchNorm",
     "SubBatchNorm1d",
     "SubBatchNorm2d",

@@ -111,7 +111,7 @@ class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
         for path in paths:
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
-        output = {"mean": mean, "std": std, "dtype": dtype}
+        output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
         if resample_on not in ("worker", "device"):
             raise ValueError(f'resample_on ({resample_on!r}) must be "worker" or "device"')
         _check_options(sampling, output)

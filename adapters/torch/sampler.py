@@ -208,7 +208,8 @@ class BatchSampler(Sampler[Batch]):
         # Philox gives four words for each value of its counter.
         words = np.random.Philox(key=self.seed, counter=first // 4).random_raw(first % 4 + count)[first % 4 :]
         drawn = (words >> np.uint64(11)) * 2.0**-53 * self._rising[-1]
-        return np.searchsorted(self._rising, drawn, side="right").tolist()
+        videos: list[int] = np.searchsorted(self._rising, drawn, side="right").tolist()
+        return videos
 
 
 class Shares:
