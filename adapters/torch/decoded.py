@@ -59,19 +59,27 @@ class DecodedClips:
         cls, videos: Sequence[Tensor], grids: Sequence[Grid], output: Mapping[str, Any], *, batch: tuple[int, ...]
     ) -> DecodedClips:
         """Copy the pixels of videos T x H x W x C, as many as `batch` holds, each with the grid over it."""
-        pixels = torch.cat([video.flatten() for video in videos])
-        return cls(pixels, tuple(tuple(video.shape) for video in videos), tuple(grids), batch, output)
+        sizes = tuple(tuple(video.shape) for video in videos)
+        pixels = torch.empty(sum(map(math.prod, sizes)), dtype=torch.uint8)
+        for part, video in zip(_parts(pixels, sizes), videos, strict=True):
+            part.copy_(video)
+        return cls(pixels, sizes, tuple(grids), batch, output)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Tensor:
         """Move the pixels to `device`, once, and resample them there: float (or ``dtype``) B x C x T x H x W."""
-        pixels = self.pixels.to(device, non_blocking=non_blocking).split([math.prod(size) for size in self.sizes])
-        videos = [part.view(size) for part, size in zip(pixels, self.sizes, strict=True)]
-        clips = resample(videos, list(self.grids), **self.output)
+        pixels = self.pixels.to(device, non_blocking=non_blocking)
+        clips = resample(_parts(pixels, self.sizes), self.grids, **self.output)
         return clips.view(*self.batch, *clips.shape[1:])
 
     def pin_memory(self) -> DecodedClips:
         """Return the same clips in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
         return replace(self, pixels=self.pixels.pin_memory())
+
+
+def _parts(pixels: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Return each video in the pixels of all, views T x H x W x C."""
+    parts = pixels.split([math.prod(size) for size in sizes])
+    return [part.view(size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
