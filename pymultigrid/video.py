@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -81,12 +82,13 @@ class Video:
         it is first read.
     """
 
-    __slots__ = ("_bytes", "_index", "path")
+    __slots__ = ("_bytes", "_file", "_index", "path")
 
     def __init__(self, path: str | os.PathLike[str] | bytes) -> None:
         self._bytes = path if isinstance(path, bytes) else None
         self.path = f"<{len(path)} bytes>" if isinstance(path, bytes) else os.fspath(path)
         self._index: _Index | None = None
+        self._file: tuple[Any, Any] | None = None  # while it is held open
 
     def __repr__(self) -> str:
         return f"Video({self.path!r})"
@@ -96,6 +98,19 @@ class Video:
         """Frames, height and width in pixels."""
         index = self._probed()
         return len(index.times), index.height, index.width
+
+    @contextmanager
+    def open(self) -> Iterator[Video]:
+        """Give this video with its file held open, so that asking for the extent and then for frames opens it once.
+
+        ``with video.open() as file: clip = file.clip(step.grid(file.extent, seed=0, sample=17))``
+        """
+        held = copy.copy(self)
+        with self._opened() as held._file:
+            try:
+                yield held
+            finally:
+                self._index = held._index
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Decode the frames of these numbers, in any order, repeats allowed: uint8 RGB, len(frames) x H x W x 3.
@@ -116,7 +131,7 @@ class Video:
         out = np.empty((len(frames), index.height, index.width, 3), np.uint8)
         if not places:
             return out
-        with self._opened() as (container, stream):
+        with self._reading() as (container, stream):
             convert = VideoReformatter()
             for start, run in _runs(index.keys, sorted(places)):
                 for number, frame in self._decoded(container, stream, index, start, run):
@@ -145,7 +160,7 @@ class Video:
         return self._index
 
     def _probe(self) -> _Index:
-        with self._opened() as (container, stream):
+        with self._reading() as (container, stream):
             packets = [p for p in container.demux(stream) if p.size]
             if any(p.is_corrupt for p in packets) or len(packets) < stream.frames:
                 raise ValueError(
@@ -175,6 +190,9 @@ class Video:
                 f"rewrite it once: ffmpeg -i {Path(self.path).name} -c:v libx264 out.mp4"
             )
         return stamps
+
+    def _reading(self) -> AbstractContextManager[tuple[Any, Any]]:
+        return self._opened() if self._file is None else nullcontext(self._file)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip(
     "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
 )
-pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
+av = pytest.importorskip(
+    "av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]"
+)
 
 import mp4  # noqa: E402
 import pymultigrid.torch  # noqa: E402
@@ -91,6 +93,18 @@ def test_a_file_is_probed_once(paths, monkeypatch):
     for batch in BatchSampler(SCHEDULE):
         _ = dataset[batch[0]]
     assert len(probes) == len(set(probes)) <= 6
+
+
+def test_a_file_is_opened_once_for_a_batch(paths, monkeypatch):
+    opened = []
+    av_open = av.open
+    monkeypatch.setattr(av, "open", lambda file, *args: opened.append(file) or av_open(file, *args))
+    dataset = VideoDataset(paths, range(6))
+    for visit in range(2):
+        for batch in list(BatchSampler(SCHEDULE, repeats=2))[:4]:
+            dataset.__getitems__(batch)
+            assert len(opened) == len(set(opened)) == len(set(batch.indices)), visit
+            opened.clear()
 
 
 # -- clips of one video in a batch -------------------------------------------------------------------------------------

@@ -181,9 +181,8 @@ class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
             places.setdefault(sample.index, []).append(place)
         read: dict[int, tuple[Tensor | DecodedClips, Any]] = {}
         for index, mine in places.items():
-            video = self.videos[index]
-            grids = [self._grid(video, samples[place]) for place in mine]
-            frames, grids = _decoded(video, grids)
+            with self.videos[index].open() as video:
+                frames, grids = _decoded(video, [self._grid(video, samples[place]) for place in mine])
             clips: Iterable[Tensor | DecodedClips]
             if self.resample_on == "device":
                 clips = [DecodedClips.of([f], [g], self.output, batch=()) for f, g in zip(frames, grids, strict=True)]
@@ -212,8 +211,9 @@ class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
 
     def _grid(self, video: Video, sample: Sample) -> Grid:
         self._check_length(video, sample.step.baseline.t)
+        extent = video.extent
         try:
-            return sample.grid(video.extent, **self.sampling)
+            return sample.grid(extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
 
@@ -260,12 +260,13 @@ class VideoViews(Dataset[tuple["Tensor | DecodedClips", Any]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor | DecodedClips, Any]:
-        video = self.dataset.videos[index]
-        try:
-            grids = self.schedule.views(video.extent, clips=self.clips, crops=self.crops, **self._options)
-        except ValueError as error:
-            raise ValueError(f"{video.path}: {error}") from error
-        frames, grids = _decoded(video, grids)
+        with self.dataset.videos[index].open() as video:
+            extent = video.extent
+            try:
+                grids = self.schedule.views(extent, clips=self.clips, crops=self.crops, **self._options)
+            except ValueError as error:
+                raise ValueError(f"{video.path}: {error}") from error
+            frames, grids = _decoded(video, grids)
         output, label = self.dataset.output, self.dataset.labels[index]
         if self.dataset.resample_on == "device":
             return DecodedClips.of(frames, grids, output, batch=(len(grids),)), label
