@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip(
@@ -13,7 +14,7 @@ torch = pytest.importorskip(
 from pymultigrid.torch import BatchSampler, Sample  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape, _core  # noqa: E402
 
 SAMPLES = 50
 SCHEDULE = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,))
@@ -198,6 +199,16 @@ def test_weighted_draws_are_a_function_of_seed_and_position():
     assert [s.index for s in other] != [s.index for s in whole]
     for sample in (s for batch in BatchSampler(of(1), weights=weights, seed=4, repeats=3) for s in batch):
         assert sample.index == video[sample.position // 3]
+
+
+def test_a_weighted_draw_is_counted_not_carried_on():
+    """Position p draws with the random words of counter p: a number in [0, 1), times the sum of the weights."""
+    weights = np.arange(1.0, SAMPLES + 1)
+    rising = np.cumsum(weights)
+    for sample in (s for batch in BatchSampler(SCHEDULE[:20], weights=weights, seed=6) for s in batch):
+        high, low, *_ = _core.philox(6, [sample.position, 0, 0, 0xFFFFFFFE])
+        share = ((high << 32 | low) >> 11) / 2**53
+        assert sample.index == np.searchsorted(rising, share * rising[-1], side="right")
 
 
 def test_weights_and_repeats_through_real_workers():

@@ -205,11 +205,7 @@ class BatchSampler(Sampler[Batch]):
         """Return which videos are at `count` places of the stream of videos, from `first` on."""
         if self._rising is None:
             return _core.shuffle(first, count, self.schedule.samples, self.seed)
-        # Philox gives four words for each value of its counter.
-        words = np.random.Philox(key=self.seed, counter=first // 4).random_raw(first % 4 + count)[first % 4 :]
-        drawn = (words >> np.uint64(11)) * 2.0**-53 * self._rising[-1]
-        videos: list[int] = np.searchsorted(self._rising, drawn, side="right").tolist()
-        return videos
+        return _core.draw(first, count, self._rising, self.seed)
 
 
 class Shares:
