@@ -204,11 +204,18 @@ def test_weighted_draws_are_a_function_of_seed_and_position():
 def test_a_weighted_draw_is_counted_not_carried_on():
     """Position p draws with the random words of counter p: a number in [0, 1), times the sum of the weights."""
     weights = np.arange(1.0, SAMPLES + 1)
-    rising = np.cumsum(weights)
+    rising = np.cumsum(weights / SAMPLES)
     for sample in (s for batch in BatchSampler(SCHEDULE[:20], weights=weights, seed=6) for s in batch):
         high, low, *_ = _core.philox(6, [sample.position, 0, 0, 0xFFFFFFFE])
         share = ((high << 32 | low) >> 11) / 2**53
         assert sample.index == np.searchsorted(rising, share * rising[-1], side="right")
+
+
+def test_weights_of_any_scale_are_shares():
+    weights = np.arange(1.0, SAMPLES + 1)
+    want = list(BatchSampler(SCHEDULE, weights=weights))
+    for scale in (2.0**-1040, 2.0**-20, 2.0**1018):
+        assert list(BatchSampler(SCHEDULE, weights=weights * scale)) == want
 
 
 def test_weights_and_repeats_through_real_workers():

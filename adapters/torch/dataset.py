@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from pymultigrid.video import Video
 
+Clips = Tensor | DecodedClips
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """The files that `VideoDataset.from_folder` takes for videos."""
 
 
-class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
+class VideoDataset(Dataset[tuple[Clips, Any]]):
     """Labelled video files, for ``DataLoader(dataset, batch_sampler=BatchSampler(schedule))``.
 
     ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
@@ -165,25 +166,25 @@ class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, sample: Sample) -> tuple[Tensor | DecodedClips, Any]:
+    def __getitem__(self, sample: Sample) -> tuple[Clips, Any]:
         return self._read([sample])[0]
 
-    def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Tensor | DecodedClips, Any]]:
+    def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         """Return the items of a batch, as a DataLoader asks for them: every video is read once for all its clips."""
         if type(self).__getitem__ is not VideoDataset.__getitem__:
             return [self[sample] for sample in samples]  # a subclass has its own
         return self._read(samples)
 
-    def _read(self, samples: Sequence[Sample]) -> list[tuple[Tensor | DecodedClips, Any]]:
+    def _read(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         places: dict[int, list[int]] = {}
         for place, sample in enumerate(samples):
             self._check(sample)
             places.setdefault(sample.index, []).append(place)
-        read: dict[int, tuple[Tensor | DecodedClips, Any]] = {}
+        read: dict[int, tuple[Clips, Any]] = {}
         for index, mine in places.items():
             with self.videos[index].open() as video:
                 frames, grids = _decoded(video, [self._grid(video, samples[place]) for place in mine])
-            clips: Iterable[Tensor | DecodedClips]
+            clips: Iterable[Clips]
             if self.resample_on == "device":
                 clips = [DecodedClips.of([f], [g], self.output, batch=()) for f, g in zip(frames, grids, strict=True)]
             else:
@@ -237,7 +238,7 @@ class VideoDataset(Dataset[tuple["Tensor | DecodedClips", Any]]):
         return VideoViews(self, schedule, clips=clips, crops=crops)
 
 
-class VideoViews(Dataset[tuple["Tensor | DecodedClips", Any]]):
+class VideoViews(Dataset[tuple[Clips, Any]]):
     """Labelled video files on their evaluation grids: item i is (views, label), views N x C x T x H x W.
 
     N = clips x crops, also when it is 1: ``model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)`` averages
@@ -259,7 +260,7 @@ class VideoViews(Dataset[tuple["Tensor | DecodedClips", Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor | DecodedClips, Any]:
+    def __getitem__(self, index: int) -> tuple[Clips, Any]:
         with self.dataset.videos[index].open() as video:
             extent = video.extent
             try:

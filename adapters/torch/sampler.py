@@ -92,7 +92,7 @@ class Batch(Sequence[Sample]):
 
     step: Step
     positions: range
-    indices: Sequence[int]
+    indices: tuple[int, ...]
     seed: int
     samples: int
 
@@ -199,7 +199,7 @@ class BatchSampler(Sampler[Batch]):
             videos = self._videos(first, count)
             if repeats > 1:
                 videos = [videos[p // repeats - first] for p in positions]
-            yield Batch(step, positions, videos, seed, samples)
+            yield Batch(step, positions, tuple(videos), seed, samples)
 
     def _videos(self, first: int, count: int) -> list[int]:
         """Return which videos are at `count` places of the stream of videos, from `first` on."""
@@ -262,7 +262,7 @@ def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
         raise ValueError(f"weights[{first}] ({array[first]}) must be finite and not negative; 0 leaves a video out")
     if not array.any():
         raise ValueError("weights are all 0; give the videos to draw a weight above 0")
-    return np.cumsum(array)
+    return np.cumsum(array / array.max())
 
 
 def _rank(processes: int, rank: int | None, accumulate: int) -> int:
