@@ -43,9 +43,9 @@ def test_device_mode_gives_the_clips_of_worker_mode(paths, workers, context, dty
             num_workers=workers,
             multiprocessing_context=context,
         )
-        batches.append([(clips.to("cpu", non_blocking=True), labels) for clips, labels in loader])
-    for step, (clips, labels), (want, same) in zip(SCHEDULE, *batches, strict=False):
-        assert clips.shape == (step.shape.b, 3, *tuple(step.shape)[1:])
+        batches.append([(clips.shape, clips.to("cpu", non_blocking=True), labels) for clips, labels in loader])
+    for step, (before, want, same), (shape, clips, labels) in zip(SCHEDULE, *batches, strict=False):
+        assert before == shape == clips.shape == (step.shape.b, 3, *tuple(step.shape)[1:])
         assert clips.dtype == dtype
         assert torch.equal(clips, want)
         assert torch.equal(labels, same)
@@ -71,6 +71,7 @@ def test_views_on_the_device(paths, crops):
     for (want, _), (views, _) in zip(DataLoader(here, batch_size=4), DataLoader(there, batch_size=4), strict=True):
         assert torch.equal(views.to("cpu"), want)
     assert torch.equal(there[0][0].to("cpu"), here[0][0])
+    assert there[0][0].shape == here[0][0].shape
 
 
 def test_cut_to_boxes_at_every_fraction_of_a_pixel(paths):

@@ -30,7 +30,8 @@ class DecodedClips:
     >>> grid = Grid(Axis(0, 8, 8), Axis(5, 40, 32), Axis(60, -40, 32))
     >>> clip = DecodedClips.of([frames], [grid], {"mean": 0.5}, batch=())
     >>> batch = torch.utils.data.default_collate([(clip, 0), (clip, 1)])
-    >>> clips, labels = batch[0].to("cpu"), batch[1]
+    >>> clips, labels = batch
+    >>> clips = clips.to("cpu")
     >>> clips.shape, torch.equal(clips[1], resample(frames, grid, mean=0.5))
     (torch.Size([2, 3, 8, 32, 32]), True)
 
@@ -69,7 +70,13 @@ class DecodedClips:
         """Move the pixels to `device`, once, and resample them there: float (or ``dtype``) B x C x T x H x W."""
         pixels = self.pixels.to(device, non_blocking=non_blocking)
         clips = resample(_parts(pixels, self.sizes), self.grids, **self.output)
-        return clips.view(*self.batch, *clips.shape[1:])
+        return clips.view(self.shape)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor that `to` will give."""
+        grid = self.grids[0]
+        return torch.Size((*self.batch, self.sizes[0][-1], grid.t.size, grid.h.size, grid.w.size))
 
     def pin_memory(self) -> DecodedClips:
         """Return the same clips in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
