@@ -185,7 +185,7 @@ def test_weights_are_shares_drawn_with_replacement():
     expected = len(drawn) * torch.tensor(weights, dtype=torch.float64) / sum(weights)
     inside = slice(1, -1)
     chi2 = ((counts - expected)[inside].square() / expected[inside]).sum()
-    assert chi2 < 90  # 47 degrees of freedom: one seed in ten thousand would exceed it, and this one is fixed
+    assert chi2 < 90  # 47 degrees of freedom: one seed in thousands would exceed it, and this one is fixed
 
 
 def test_weighted_draws_are_a_function_of_seed_and_position():
