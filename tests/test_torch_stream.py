@@ -112,7 +112,7 @@ def test_workers_that_are_not_forked_and_stay(videos):
     schedule = SCHEDULE[:5]
     dataset = StreamDataset(videos, schedule, read, seed=1)
     loader = DataLoader(
-        dataset, batch_size=None, num_workers=2, multiprocessing_context="spawn", persistent_workers=True
+        dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn", persistent_workers=True
     )
     first = check_steps(schedule, loader)
     assert check_steps(schedule, loader) == first  # and once more, by the same workers
