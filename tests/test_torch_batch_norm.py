@@ -366,6 +366,31 @@ def test_the_optimizer_goes_on_and_hooks_stay():
     assert len(calls) == 2
 
 
+def decayed(model):
+    """The usual two groups: no weight decay for batch norms and biases, told by type and name as loops do."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for p in m.parameters()}
+    plain = {id(p) for name, p in model.named_parameters() if id(p) in norms or name.endswith("bias")}
+    groups = [p for p in model.parameters() if id(p) not in plain], [p for p in model.parameters() if id(p) in plain]
+    return torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": 0.05}, {"params": groups[1], "weight_decay": 0.0}], lr=0.1
+    )
+
+
+def test_weight_decay_groups_are_the_same_before_and_after():
+    model = net()
+    before = decayed(model)
+    ids = [[id(p) for p in group["params"]] for group in before.param_groups]
+    SubBatchNorm3d.convert(model)
+    with sub_batches(model, SCHEDULE[0]):
+        model[:2](batch(16, (3, 4, 6, 6))).pow(2).sum().backward()
+    before.step()
+    after = decayed(model)
+    assert [[id(p) for p in group["params"]] for group in before.param_groups] == ids
+    assert [[id(p) for p in group["params"]] for group in after.param_groups] == ids
+    after.load_state_dict(before.state_dict())
+    assert [group["weight_decay"] for group in after.param_groups] == [0.05, 0.0]
+
+
 # -- splits for a step -------------------------------------------------------------------------------------------------
 
 
