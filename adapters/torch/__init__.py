@@ -17,12 +17,15 @@ except ImportError as error:
 
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
+from pymultigrid.torch.layer_errors import layer_errors
+from pymultigrid.torch.position_embeddings import PositionEmbeddings
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
 
 __all__ = [
     "BatchSampler",
+    "PositionEmbeddings",
     "Sample",
     "ScaledLR",
     "SubBatchNorm",
@@ -31,6 +34,7 @@ __all__ = [
     "SubBatchNorm3d",
     "VideoDataset",
     "VideoViews",
+    "layer_errors",
     "resample",
     "sub_batches",
 ]

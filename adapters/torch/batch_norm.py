@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
+from pymultigrid.torch.ranks import normalise_together, sharing
+
 import torch
 from pymultigrid import Step
-from pymultigrid.torch.ranks import normalise_together, sharing
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm

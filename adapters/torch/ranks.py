@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,9 +45,7 @@ def _make_group(world: Any, ranks: int) -> Any:
     if groups == 1:
         return world
     bounds = [processes * i // groups for i in range(groups + 1)]
-    mine, _ = distributed.new_subgroups_by_enumeration(
-        [list(range(start, stop)) for start, stop in zip(bounds, bounds[1:], strict=False)]
-    )
+    mine, _ = distributed.new_subgroups_by_enumeration([list(range(start, stop)) for start, stop in pairwise(bounds)])
     return mine
 
 
