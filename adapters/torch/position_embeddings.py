@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from pymultigrid import Shape, Step
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 # A class token, and at most one more (distillation), come before the cells and stay as they are.
 _MOST_TOKENS = 2
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class PositionEmbeddings:
@@ -51,8 +49,9 @@ class PositionEmbeddings:
 
     Tables are the tensors (parameters, buffers or plain attributes) of 1 x N x C or N x C whose own name has ``pos`` in
     it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w, h x w
-    or t, after at most two tokens without a place (class, distillation), which stay. Each is interpolated linearly, as
-    by ``F.interpolate(mode="trilinear", align_corners=False)``. Where the names are others, `tables` gives them.
+    or t, after at most two tokens without a place (class, distillation), which stay. Where the names are others,
+    `tables` gives them. The interpolation is linear in each axis and antialiased, so that every vector of the full
+    table has a part in the step and a gradient, as ``F.interpolate(mode="bilinear", antialias=True)`` is in two axes.
 
     Sizes that a model compares with or divides by follow too: ``image_size``, ``img_size`` and ``num_frames`` of its
     modules and their ``config``, where they are those of the full shape.
@@ -147,12 +146,22 @@ class _Table:
         undo.callback(self.owner.register_forward_hook(after, always_call=True).remove)
 
     def _interpolated(self, table: Tensor, full: dict[str, int], cells: dict[str, int]) -> Tensor:
-        before, after = ([sizes[axis] for axis in self.axes] for sizes in (full, cells))
+        before = [full[axis] for axis in self.axes]
         tokens = table.shape[-2] - math.prod(before)
-        places = table[..., tokens:, :].reshape(1, *before, -1).movedim(-1, 1)  # 1 x C x cells
-        fitted = F.interpolate(places, after, mode=_MODES[len(after)], align_corners=False)
-        fitted = fitted.flatten(2).transpose(1, 2).reshape(*table.shape[:-2], math.prod(after), -1)
-        return torch.cat([table[..., :tokens, :], fitted], -2) if tokens else fitted
+        places = table[..., tokens:, :].reshape(*before, -1)
+        with torch.autocast(table.device.type, enabled=False):
+            for dim, axis in enumerate(self.axes):
+                places = torch.tensordot(_weights(full[axis], cells[axis], table), places, ([1], [dim])).movedim(0, dim)
+        fitted = places.reshape(*table.shape[:-2], -1, table.shape[-1])
+        return torch.cat([table[..., :tokens, :], fitted], -2)
+
+
+def _weights(before: int, after: int, like: Tensor) -> Tensor:
+    """Return after x before: a triangle of one new cell to either side of each new cell's centre, cut at the border."""
+    stride = before / after
+    old, new = (torch.arange(n, dtype=torch.float64, device=like.device) + 0.5 for n in (before, after))
+    weights = (1 - (old - stride * new[:, None]).abs() / max(stride, 1.0)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
 @dataclass(frozen=True)
