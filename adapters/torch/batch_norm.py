@@ -79,9 +79,8 @@ class SubBatchNorm(_BatchNorm):
         mean, var = self._blank(x, channels), self._blank(x, channels)
         folded = x.view(x.shape[0] // splits, channels, *x.shape[2:])
         out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).view(x.shape)
-        with torch.no_grad():
-            spread, centre = torch.var_mean(mean.view(splits, -1), 0, correction=0)
-            self._track(centre, var.view(splits, -1).mean(0).add_(spread))
+        spread, centre = torch.var_mean(mean.view(splits, -1), 0, correction=0)
+        self._track(centre, var.view(splits, -1).mean(0).add_(spread))
         return out
 
     def _one_by_one(self, parts: tuple[Tensor, ...]) -> Tensor:
@@ -90,10 +89,9 @@ class SubBatchNorm(_BatchNorm):
         mean, var = (self._blank(parts[0], len(parts) * channels).view(-1, channels) for _ in range(2))
         rows = zip(parts, mean, var, strict=True)
         out = torch.cat([F.batch_norm(x, m, v, self.weight, self.bias, True, 1.0, self.eps) for x, m, v in rows])
-        with torch.no_grad():
-            share = mean.new_tensor([[len(x) / len(out)] for x in parts])
-            centre = (share * mean).sum(0)
-            self._track(centre, (share * (var + (mean - centre) ** 2)).sum(0))
+        share = mean.new_tensor([[len(x) / len(out)] for x in parts])
+        centre = (share * mean).sum(0)
+        self._track(centre, (share * (var + (mean - centre) ** 2)).sum(0))
         return out
 
     def _blank(self, x: Tensor, channels: int) -> Tensor:
@@ -101,7 +99,6 @@ class SubBatchNorm(_BatchNorm):
             return x.new_zeros(channels, dtype=torch.promote_types(x.dtype, torch.float32))
         return self.running_mean.new_zeros(channels)
 
-    @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards those of the whole batch, as torch's batch norm does."""
         running_mean, running_var = self.running_mean, self.running_var

@@ -187,9 +187,10 @@ def _drawn(axes: str, cells: dict[str, int]) -> str:
 
 def _put(module: nn.Module, attribute: str, tensor: Tensor) -> None:
     """Set a tensor past nn.Module.__setattr__, which takes nothing but a Parameter for a parameter."""
-    for places in (module._parameters, module._buffers, module.__dict__):
-        if attribute in places:
-            places[attribute] = tensor
+    kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
+    for tensors in kinds:
+        if attribute in tensors:
+            tensors[attribute] = tensor
 
 
 def _found(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:

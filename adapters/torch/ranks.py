@@ -30,7 +30,7 @@ def normalise_together(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x normalised with the statistics of about `ranks` processes, their mean and their unbiased variance."""
     group = _groups[distributed.group.WORLD, ranks]
-    out: tuple[Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)
+    out: tuple[Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -53,7 +53,7 @@ class _Together(torch.autograd.Function):
     """Each process gives mean, variance and count; the gradient needs two sums over the processes."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Half precision has too few digits for statistics.
@@ -73,8 +73,8 @@ class _Together(torch.autograd.Function):
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, unbiased
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         scale = torch.ones_like(mean) if weight is None else weight
         # As in evaluation, where the statistics are constants; with that, the sums of grad * normalised x, and of grad.
