@@ -26,7 +26,7 @@ class SubBatchNorm(_BatchNorm):
     splits: int = 1
     """Sub-batches of the next training forward. No part of the state; `sub_batches` sets it."""
     ranks: int = 1
-    """Processes that share the statistics of the next training forward. No part of the state, likewise."""
+    """Processes that share the statistics of the next training forward, at least. No part of the state, likewise."""
 
     @classmethod
     def convert(cls, model: Model) -> Model:
@@ -66,10 +66,9 @@ class SubBatchNorm(_BatchNorm):
         splits = min(self.splits, batch if math.prod(input.shape[2:]) > 1 else batch // 2)
         if splits <= 1:
             return super().forward(input)
-        if batch % splits or not input.is_contiguous():
-            small, larger = divmod(batch, splits)
-            return self._one_by_one(input.split([small + 1] * larger + [small] * (splits - larger)))
-        return self._folded(input, splits)
+        if batch % splits == 0 and input.is_contiguous():
+            return self._folded(input, splits)
+        return self._one_by_one(input, splits)
 
     def _folded(self, x: Tensor, splits: int) -> Tensor:
         """Normalise with the sub-batches as channels, without a copy: clip i * splits + s is in sub-batch s."""
@@ -83,13 +82,15 @@ class SubBatchNorm(_BatchNorm):
         self._track(centre, var.view(splits, -1).mean(0).add_(spread))
         return out
 
-    def _one_by_one(self, parts: tuple[Tensor, ...]) -> Tensor:
+    def _one_by_one(self, x: Tensor, splits: int) -> Tensor:
         """Normalise runs of clips, which keeps any memory format; each weighs by its clips in the statistics."""
-        channels = parts[0].shape[1]
-        mean, var = (self._blank(parts[0], len(parts) * channels).view(-1, channels) for _ in range(2))
+        small, larger = divmod(len(x), splits)
+        parts = x.split([small + 1] * larger + [small] * (splits - larger))
+        mean, var = (self._blank(x, splits * x.shape[1]).view(splits, -1) for _ in range(2))
         rows = zip(parts, mean, var, strict=True)
-        out = torch.cat([F.batch_norm(x, m, v, self.weight, self.bias, True, 1.0, self.eps) for x, m, v in rows])
-        share = mean.new_tensor([[len(x) / len(out)] for x in parts])
+        out = torch.cat([F.batch_norm(p, m, v, self.weight, self.bias, True, 1.0, self.eps) for p, m, v in rows])
+        share = mean.new_full((splits, 1), small / len(x))
+        share[:larger] = (small + 1) / len(x)
         centre = (share * mean).sum(0)
         self._track(centre, (share * (var + (mean - centre) ** 2)).sum(0))
         return out

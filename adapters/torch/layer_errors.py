@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -27,45 +27,46 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     ...
     ValueError: model (Sequential), layer 2 (Linear) can't take 2x576: mat1 and mat2 shapes cannot be multiplied ...
 
-    An error outside of any forward, and one of memory, comes through as it is. For an eager model, before it is
-    compiled.
+    An error outside of any forward, one inside of a compiled model, and one of memory come through as they are.
 
     Raises
     ------
     ValueError
         A layer failed; the layer's own error is its cause.
     """
-    entered: list[tuple[str, nn.Module, str]] = []
-
-    def enter(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.append((name, module, ", ".join(_shapes([*args, *kwargs.values()]))))
-
-    def leave(module: nn.Module, *_: Any) -> None:
-        # Layers whose error was caught inside this one never left.
-        while entered.pop()[1] is not module:
-            pass
-
-    with ExitStack() as undo:
-        for name, module in model.named_modules():
-            undo.callback(module.register_forward_pre_hook(partial(enter, name), with_kwargs=True).remove)
-            undo.callback(module.register_forward_hook(leave).remove)
-        try:
-            yield
-        except torch.cuda.OutOfMemoryError:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        failed = _innermost(model, error)
+        if failed is None:
             raise
-        except Exception as error:
-            if not entered:
-                raise
-            name, module, given = entered[-1]
+        raise ValueError(
+            f"model ({type(model).__name__}){failed}: {error}; fit position embeddings with PositionEmbeddings, keep "
+            "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
+            "milder factors (long_cycle=, short_cycle=)"
+        ) from error
+
+
+def _innermost(model: nn.Module, error: Exception) -> str | None:
+    """Return the last call of a layer on the error's way up, from its traceback: nothing is paid before it fails."""
+    names = {id(module): name for name, module in model.named_modules()}
+    failed = None
+    for frame, _ in walk_tb(error.__traceback__):
+        module, args = (
+            frame.f_locals.get("self"),
+            frame.f_locals.get("args"),
+        )  # of Module.__call__(self, *args, **kwargs)
+        if id(module) in names and isinstance(args, tuple):
+            name = names[id(module)]
+            given = ", ".join(_shapes([*args, *frame.f_locals.get("kwargs", {}).values()]))
             layer = f", layer {name} ({type(module).__name__})" if name else ""
-            raise ValueError(
-                f"model ({type(model).__name__}){layer} can't take {given or 'its input'}: {error}; fit position "
-                "embeddings with PositionEmbeddings, keep sizes that the model's strides divide with multiple_of= and "
-                "frames_multiple_of= of the schedule, or take milder factors (long_cycle=, short_cycle=)"
-            ) from error
+            failed = f"{layer} can't take {given or 'its input'}"
+    return failed
 
 
-def _shapes(values: Any) -> Iterator[str]:
+def _shapes(values: Iterable[Any]) -> Iterator[str]:
     for value in values:
         if isinstance(value, Tensor):
             yield "x".join(map(str, value.shape)) or "a number"

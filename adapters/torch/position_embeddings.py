@@ -48,9 +48,9 @@ class PositionEmbeddings:
     torch.Size([1, 200, 8])
 
     Tables are the tensors (parameters, buffers or plain attributes) of 1 x N x C or N x C whose own name has ``pos`` in
-    it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w, h x w
-    or t, after at most two tokens without a place (class, distillation), which stay. Where the names are others,
-    `tables` gives them. The interpolation is linear in each axis and antialiased, so that every vector of the full
+    it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w or
+    h x w, or of t for time and temporal, after at most two tokens without a place (class, distillation), which stay.
+    Where the names are others, `tables` gives them. The interpolation is linear in each axis and antialiased, so that every vector of the full
     table has a part in the step and a gradient, as ``F.interpolate(mode="bilinear", antialias=True)`` is in two axes.
 
     Sizes that a model compares with or divides by follow too: ``image_size``, ``img_size`` and ``num_frames`` of its
@@ -133,14 +133,16 @@ class _Table:
 
     def fit(self, full: dict[str, int], cells: dict[str, int], undo: ExitStack) -> None:
         """Put the interpolated table in the place of the full one whenever its module runs."""
-        attribute, kept = self.name.rpartition(".")[2], []
+        attribute = self.name.rpartition(".")[2]
+        kept: list[Tensor] = []
 
         def before(module: nn.Module, _: Any) -> None:
             kept.append(getattr(module, attribute))
             _put(module, attribute, self._interpolated(kept[-1], full, cells))
 
         def after(module: nn.Module, *_: Any) -> None:
-            _put(module, attribute, kept.pop())
+            if kept:
+                _put(module, attribute, kept.pop())
 
         undo.callback(self.owner.register_forward_pre_hook(before).remove)
         undo.callback(self.owner.register_forward_hook(after, always_call=True).remove)
@@ -159,7 +161,7 @@ class _Table:
 def _weights(before: int, after: int, like: Tensor) -> Tensor:
     """Return after x before: a triangle of one new cell to either side of each new cell's centre, cut at the border."""
     stride = before / after
-    old, new = (torch.arange(n, dtype=torch.float64, device=like.device) + 0.5 for n in (before, after))
+    old, new = (torch.arange(n, dtype=torch.float32, device=like.device) + 0.5 for n in (before, after))
     weights = (1 - (old - stride * new[:, None]).abs() / max(stride, 1.0)).clamp(min=0)
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
@@ -169,6 +171,12 @@ class _Size:
     name: str
     owner: Any
     attribute: str
+
+    def fits(self, full: dict[str, int]) -> bool:
+        value = getattr(self.owner, self.attribute, None)
+        if isinstance(value, int):
+            return value == full["t"] if self.attribute == "num_frames" else value == full["h"] == full["w"]
+        return isinstance(value, (tuple, list)) and tuple(value) == (full["h"], full["w"])
 
     def at(self, sizes: dict[str, int]) -> Any:
         value = getattr(self.owner, self.attribute)
@@ -205,7 +213,7 @@ def _found(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
             else:
                 continue
             name = f"{path}.{attribute}".lstrip(".")
-            yield from (_Table(name, module, axes) for axes in choices if _holds(tensor, axes, cells))
+            yield from [_Table(name, module, axes) for axes in choices if _holds(tensor, axes, cells)][:1]
 
 
 def _holds(tensor: Tensor, axes: str, cells: dict[str, int]) -> bool:
@@ -237,12 +245,7 @@ def _sizes(model: nn.Module, full: dict[str, int]) -> Iterator[_Size]:
         config = module.__dict__.get("config")
         for prefix, owner in ((path, module), (f"{path}.config", config)):
             for attribute in ("image_size", "img_size", "num_frames"):
-                value = getattr(owner, attribute, None)
-                same = value == full["t" if attribute == "num_frames" else "h"] and (
-                    attribute == "num_frames" or full["h"] == full["w"]
-                )
-                if isinstance(value, (tuple, list)):
-                    same = tuple(value) == (full["h"], full["w"])
-                if same and (id(owner), attribute) not in seen:
+                size = _Size(f"{prefix}.{attribute}".lstrip("."), owner, attribute)
+                if size.fits(full) and (id(owner), attribute) not in seen:
                     seen.add((id(owner), attribute))
-                    yield _Size(f"{prefix}.{attribute}".lstrip("."), owner, attribute)
+                    yield size

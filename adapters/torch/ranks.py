@@ -59,7 +59,7 @@ class _Together(torch.autograd.Function):
         # Half precision has too few digits for statistics.
         exact = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(exact, [0, *range(2, x.dim())], correction=0)
-        mine = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
+        mine = torch.cat([mean, var, mean.new_full((1,), x.numel() // x.shape[1])])
         theirs = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
         distributed.all_gather(theirs, mine, group=group)
         means, variances, counts = torch.stack(theirs).split([len(mean), len(mean), 1], dim=1)
