@@ -54,10 +54,8 @@ def _innermost(model: nn.Module, error: Exception) -> str | None:
     names = {id(module): name for name, module in model.named_modules()}
     failed = None
     for frame, _ in walk_tb(error.__traceback__):
-        module, args = (
-            frame.f_locals.get("self"),
-            frame.f_locals.get("args"),
-        )  # of Module.__call__(self, *args, **kwargs)
+        # A call of a layer is nn.Module.__call__(self, *args, **kwargs).
+        module, args = frame.f_locals.get("self"), frame.f_locals.get("args")
         if id(module) in names and isinstance(args, tuple):
             name = names[id(module)]
             given = ", ".join(_shapes([*args, *frame.f_locals.get("kwargs", {}).values()]))

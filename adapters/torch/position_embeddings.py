@@ -50,8 +50,9 @@ class PositionEmbeddings:
     Tables are the tensors (parameters, buffers or plain attributes) of 1 x N x C or N x C whose own name has ``pos`` in
     it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w or
     h x w, or of t for time and temporal, after at most two tokens without a place (class, distillation), which stay.
-    Where the names are others, `tables` gives them. The interpolation is linear in each axis and antialiased, so that every vector of the full
-    table has a part in the step and a gradient, as ``F.interpolate(mode="bilinear", antialias=True)`` is in two axes.
+    Where the names are others, `tables` gives them. The interpolation is linear in each axis and antialiased, so that
+    every vector of the full table has a part in the step and a gradient; in two axes it is
+    ``F.interpolate(mode="bilinear", antialias=True)``.
 
     Sizes that a model compares with or divides by follow too: ``image_size``, ``img_size`` and ``num_frames`` of its
     modules and their ``config``, where they are those of the full shape.
