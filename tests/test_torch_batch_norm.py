@@ -1,7 +1,6 @@
 import copy
 import json
 import re
-import socket
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,9 @@ torch = pytest.importorskip(
     "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
 )
 
+from processes import processes  # noqa: E402
 from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
-from torch import distributed, nn  # noqa: E402
+from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
@@ -449,22 +449,6 @@ def test_golden_splits(config, stage):
 
 
 # -- several processes -------------------------------------------------------------------------------------------------
-
-
-def processes(work, *arguments, ranks=2):
-    """Run ``work(rank, *arguments)`` in `ranks` real processes of one gloo group."""
-    store = socket.create_server(("127.0.0.1", 0))
-    port = store.getsockname()[1]
-    store.close()
-    torch.multiprocessing.spawn(joined, (ranks, port, work, arguments), nprocs=ranks)
-
-
-def joined(rank, ranks, port, work, arguments):
-    warnings.simplefilter("error")
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    work(rank, *arguments)
-    distributed.destroy_process_group()
 
 
 def per_process(b, processes):

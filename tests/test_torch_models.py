@@ -9,6 +9,7 @@ torch = pytest.importorskip(
     "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
 )
 
+from processes import processes  # noqa: E402
 from pymultigrid.torch import (  # noqa: E402
     PositionEmbeddings,
     SubBatchNorm,
@@ -17,6 +18,7 @@ from pymultigrid.torch import (  # noqa: E402
     sub_batches,
 )
 from torch import nn  # noqa: E402
+from torch.distributed.fsdp import fully_shard  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -289,6 +291,26 @@ def test_compiled_and_checkpointed_and_copied():
         for other in grads[1:]:
             torch.testing.assert_close(other, grads[0])
     assert average.eval()(torch.zeros(1, 3, 8, 64, 64)).isfinite().all()
+
+
+def test_wrapped_in_ddp_and_sharded_by_fsdp():
+    processes(wrapped)
+
+
+def wrapped(rank):
+    for wrap in (nn.parallel.DistributedDataParallel, fully_shard):
+        (alone, alone_embeddings), (model, _) = transformer(), transformer()
+        run = wrap(model)
+        embeddings = PositionEmbeddings(run, SCHEDULE.shape, patch=(2, 16, 16))
+        for step in STEPS[:2]:
+            x = clips(step)
+            with embeddings.at(step):
+                run(x).square().mean().backward()
+            with alone_embeddings.at(step):
+                alone(x).square().mean().backward()
+        for got, want in zip(model.parameters(), alone.parameters(), strict=True):
+            grad = got.grad.full_tensor() if wrap is fully_shard else got.grad
+            torch.testing.assert_close(grad, want.grad)
 
 
 def small(**options):
