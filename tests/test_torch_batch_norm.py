@@ -1,6 +1,8 @@
 import copy
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ torch = pytest.importorskip(
 
 from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
 
@@ -103,15 +106,7 @@ def test_statistics_are_those_of_each_sub_batch(cls, plain, rest, splits, option
 def test_a_batch_that_splits_do_not_divide(b, splits, sizes):
     norm, _ = pair(SubBatchNorm3d, nn.BatchNorm3d, 12)
     norm.splits, x = splits, batch(b, (12, 3, 5, 6))
-    larger, head = sizes.count(sizes[0]) % len(sizes), 0
-    groups = []
-    if larger:
-        head = larger * sizes[0]
-        groups = [list(range(s, head, larger)) for s in range(larger)]
-    rest = len(sizes) - larger
-    groups += [list(range(head + s, b, rest)) for s in range(rest)]
-    assert tuple(map(len, groups)) == sizes
-    out, mean, var = by_hand(norm, x, groups)
+    out, mean, var = by_hand(norm, x, [part.tolist() for part in torch.arange(b).split(sizes)])
     before = copy.deepcopy(norm)
     close(norm(x), out)
     close(norm.running_mean, 0.9 * before.running_mean + 0.1 * mean)
@@ -164,15 +159,41 @@ def test_gradients():
         close(a, b)
 
 
-def test_no_copy_and_no_change_of_memory_format():
+def test_a_contiguous_batch_stays_so():
     norm = SubBatchNorm3d(4)
     norm.splits = 4
     x = batch(8, (4, 2, 3, 3))
     assert norm(x).is_contiguous()
-    last = x.contiguous(memory_format=torch.channels_last_3d)
-    assert norm(last).is_contiguous(memory_format=torch.channels_last_3d)
-    close(norm(last), norm(x))
-    close(norm(x.transpose(3, 4)), norm(x).transpose(3, 4))
+    assert norm(x)._base.shape == (2, 16, 2, 3, 3)  # a view: nothing is copied
+    assert norm.splits == 4
+
+
+@pytest.mark.parametrize(
+    ("cls", "rest", "layout"),
+    [(SubBatchNorm2d, (4, 3, 3), torch.channels_last), (SubBatchNorm3d, (4, 2, 3, 3), torch.channels_last_3d)],
+)
+def test_channels_last_stays_so_forward_and_backward(cls, rest, layout):
+    norm = cls(4)
+    norm.splits = 4
+    x = batch(8, rest).contiguous(memory_format=layout).requires_grad_()
+    want, mean, var = by_hand(norm, x.detach(), [[0, 1], [2, 3], [4, 5], [6, 7]])
+    seen = []
+    x.register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=layout)))
+    out = norm(x)
+    out.backward(torch.ones_like(out))
+    assert out.is_contiguous(memory_format=layout)
+    assert seen == [True]
+    close(out.detach(), want)
+    close(norm.running_mean, 0.1 * mean)
+    close(norm.running_var, 0.9 + 0.1 * var)
+
+
+def test_any_other_memory_layout():
+    norm = SubBatchNorm3d(4)
+    norm.splits = 4
+    x = batch(8, (4, 2, 3, 3)).transpose(3, 4)
+    out, *_ = by_hand(norm, x, [[0, 1], [2, 3], [4, 5], [6, 7]])
+    close(norm(x), out)
 
 
 def test_half_precision_and_autocast():
@@ -185,6 +206,13 @@ def test_half_precision_and_autocast():
         assert got.dtype == dtype
         close(got, want, 0.05)
     assert norm.running_mean.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        got = nn.Sequential(nn.Conv3d(4, 4, 1), norm)(x)
+    assert got.dtype == torch.bfloat16
+    assert got.isfinite().all()
+    untracked = SubBatchNorm3d(4, track_running_stats=False)
+    untracked.splits = 4
+    close(untracked(x.bfloat16()), want, 0.05)
 
 
 def test_wrong_input_is_torchs_error():
@@ -194,12 +222,71 @@ def test_wrong_input_is_torchs_error():
         norm(torch.zeros(4, 4, 3, 3))
 
 
-def test_compiles_to_one_graph():
+@pytest.mark.parametrize("b", [8, 9])
+def test_compiles_to_one_graph_per_number_of_splits(b):
     norm = SubBatchNorm3d(4)
-    norm.splits = 2
-    x = batch(8, (4, 2, 3, 3))
-    want = copy.deepcopy(norm)(x)
-    close(torch.compile(norm, backend="eager", fullgraph=True, dynamic=False)(x), want)
+    plain = copy.deepcopy(norm)
+    compiled = torch.compile(norm, backend="aot_eager", fullgraph=True, dynamic=False)
+    for splits in (2, 4, 1, 2):
+        plain.splits = norm.splits = splits
+        x, y = (batch(b, (4, 2, 3, 3)).requires_grad_() for _ in range(2))
+        compiled(x).cos().sum().backward()
+        plain(y).cos().sum().backward()
+        close(x.grad, y.grad)
+        for got, want in zip(norm.state_dict().values(), plain.state_dict().values(), strict=True):
+            close(got, want)
+
+
+def test_activation_checkpointing_inside_the_step():
+    model = SubBatchNorm3d.convert(nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, momentum=1.0), nn.ReLU()))
+    other = copy.deepcopy(model)
+    x = batch(64, (3, 2, 3, 3))
+    for net, run in ((model, lambda x: checkpoint(model, x, use_reentrant=False)), (other, other)):
+        with sub_batches(net, SCHEDULE[0]):
+            run(x).pow(2).mean().backward()
+    for got, want in zip(model.parameters(), other.parameters(), strict=True):
+        close(got.grad, want.grad)
+    close(model[1].running_var, other[1].running_var)
+
+
+def test_copies_have_splits_of_their_own():
+    """An EMA copy, made inside a step or outside, follows only the steps that it is given."""
+    model = SubBatchNorm3d.convert(net())
+    average = torch.optim.swa_utils.AveragedModel(model)
+    with sub_batches(model, SCHEDULE[0]):
+        assert (model[1].splits, average.module[1].splits) == (8, 1)
+        inside = copy.deepcopy(model)
+        average.update_parameters(model)
+    assert (model[1].splits, inside[1].splits) == (1, 8)
+    with sub_batches(inside, SCHEDULE[-1]):
+        assert inside[1].splits == 1
+    assert average.eval()(batch(4, (3, 4, 6, 6))).isfinite().all()
+
+
+def test_what_is_added_or_converted_later_takes_part():
+    model = SubBatchNorm3d.convert(net())
+    with sub_batches(model, SCHEDULE[0]):
+        pass
+    model.add_module("late", nn.BatchNorm3d(4))
+    model.add_module("none", None)
+    SubBatchNorm3d.convert(model)
+    model[2][2] = SubBatchNorm3d(4)
+    with sub_batches(model, SCHEDULE[0]):
+        assert model.late.splits == model[2][2].splits == model[1].splits == 8
+    assert model.late.splits == 1
+
+
+def test_two_models_in_two_threads():
+    models = [SubBatchNorm3d.convert(net()) for _ in range(2)]
+    barrier = threading.Barrier(2)
+
+    def splits(model, step):
+        with sub_batches(model, step):
+            barrier.wait(10)
+            return model[1].splits
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(splits, models, (SCHEDULE[0], SCHEDULE[-1]))) == [8, 1]
 
 
 # -- conversion --------------------------------------------------------------------------------------------------------
@@ -277,6 +364,31 @@ def test_the_optimizer_goes_on_and_hooks_stay():
     assert len(calls) == 2
 
 
+def decayed(model):
+    """The usual two groups: no weight decay for batch norms and biases, told by type and name as loops do."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for p in m.parameters()}
+    plain = {id(p) for name, p in model.named_parameters() if id(p) in norms or name.endswith("bias")}
+    groups = [p for p in model.parameters() if id(p) not in plain], [p for p in model.parameters() if id(p) in plain]
+    return torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": 0.05}, {"params": groups[1], "weight_decay": 0.0}], lr=0.1
+    )
+
+
+def test_weight_decay_groups_are_the_same_before_and_after():
+    model = net()
+    before = decayed(model)
+    ids = [[id(p) for p in group["params"]] for group in before.param_groups]
+    SubBatchNorm3d.convert(model)
+    with sub_batches(model, SCHEDULE[0]):
+        model[:2](batch(16, (3, 4, 6, 6))).pow(2).sum().backward()
+    before.step()
+    after = decayed(model)
+    assert [[id(p) for p in group["params"]] for group in before.param_groups] == ids
+    assert [[id(p) for p in group["params"]] for group in after.param_groups] == ids
+    after.load_state_dict(before.state_dict())
+    assert [group["weight_decay"] for group in after.param_groups] == [0.05, 0.0]
+
+
 # -- splits for a step -------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +444,9 @@ def test_golden_splits(config, stage):
     assert base.b == stage["batch_per_gpu"]
     with sub_batches(norm, step, base=given["bn_base_size"]) as splits:
         assert splits == norm.splits == stage["bn"]["num_splits"]
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 def test_kinds_are_refused_by_name():

@@ -167,6 +167,25 @@ def test_a_tensor_learning_rate_stays_the_same_tensor():
     assert opt.param_groups[0]["lr"] is held
 
 
+@pytest.mark.parametrize("name", ["cosine", "steps"])
+def test_a_group_that_is_added_later_is_scaled_too(name):
+    start = len(SCHEDULE) // 4
+    opt, alone = optimizer(0.1), optimizer(0.1)
+    lr, lr_alone = (ScaledLR(POLICIES[name](o), SCHEDULE) for o in (opt, alone))
+    trained(opt, lr, start)
+    trained(alone, lr_alone, start)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.01})
+    rows = trained(opt, lr, len(SCHEDULE) - start)
+    assert [first for first, _ in rows] == [first for (first,) in trained(alone, lr_alone, len(SCHEDULE) - start)]
+    assert rows[0][1] == 0.01
+    assert rows[1][1] == pytest.approx(0.01 * SCHEDULE[start + 1].lr_scale, rel=0.05)
+    if name == "steps":
+        assert rows[-1][1] == pytest.approx(0.01 * 0.1 ** SCHEDULE[-1].lr_stage)
+    again = ScaledLR(POLICIES[name](optimizer(0.1, 0.01)), SCHEDULE)
+    again.load_state_dict(lr.state_dict())
+    assert again.get_last_lr() == lr.get_last_lr()
+
+
 # -- resuming ----------------------------------------------------------------------------------------------------------
 
 

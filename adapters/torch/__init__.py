@@ -18,6 +18,8 @@ except ImportError as error:
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
 from pymultigrid.torch.decoded import DecodedClips
+from pymultigrid.torch.layer_errors import layer_errors
+from pymultigrid.torch.position_embeddings import PositionEmbeddings
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
@@ -27,6 +29,7 @@ __all__ = [
     "Batch",
     "BatchSampler",
     "DecodedClips",
+    "PositionEmbeddings",
     "Sample",
     "ScaledLR",
     "StreamDataset",
@@ -36,6 +39,7 @@ __all__ = [
     "SubBatchNorm3d",
     "VideoDataset",
     "VideoViews",
+    "layer_errors",
     "resample",
     "sub_batches",
 ]

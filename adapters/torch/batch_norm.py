@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
+
+from pymultigrid.torch.ranks import normalise_together, sharing
 
 import torch
 from pymultigrid import Step
@@ -22,6 +25,8 @@ class SubBatchNorm(_BatchNorm):
     plain: ClassVar[type[_BatchNorm]]
     splits: int = 1
     """Sub-batches of the next training forward. No part of the state; `sub_batches` sets it."""
+    ranks: int = 1
+    """Processes that share the statistics of the next training forward, at least. No part of the state, likewise."""
 
     @classmethod
     def convert(cls, model: Model) -> Model:
@@ -42,64 +47,71 @@ class SubBatchNorm(_BatchNorm):
         """Undo `convert`, in place, and return the model; the running statistics stay."""
         for module in model.modules():
             if type(module) is cls:
-                module.__dict__.pop("splits", None)
+                for name in ("splits", "ranks"):
+                    module.__dict__.pop(name, None)
                 object.__setattr__(module, "__class__", cls.plain)
         return model
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise B x C x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
-        if not self.training or self.splits == 1:
+        if not self.training or (self.splits == 1 and self.ranks == 1):
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        batch, cells = input.shape[0], input[0, 0].numel()
+        if self.ranks > 1:
+            out, mean, var = normalise_together(input, self.weight, self.bias, self.eps, self.ranks)
+            self._track(mean, var)
+            return out
+        batch = input.shape[0]
         # Every sub-batch needs two values per channel to have a variance.
-        splits = min(self.splits, batch if cells > 1 else batch // 2)
+        splits = min(self.splits, batch if math.prod(input.shape[2:]) > 1 else batch // 2)
         if splits <= 1:
             return super().forward(input)
-        small, larger = divmod(batch, splits)
-        if not larger:
-            out, mean, var = self._normalise(input, splits)
-            self._track(mean.mean(0), var.mean(0) + mean.var(0, correction=0))
-            return out
-        # The first `larger` sub-batches take one clip more; each counts by its clips.
-        cut = larger * (small + 1)
-        parts = [self._normalise(input[:cut], larger), self._normalise(input[cut:], splits - larger)]
-        mean, var = (torch.cat([part[i] for part in parts]) for i in (1, 2))
-        weight = mean.new_full((splits, 1), small / batch)
-        weight[:larger] = (small + 1) / batch
-        mean_of_means = (weight * mean).sum(0)
-        self._track(mean_of_means, (weight * (var + (mean - mean_of_means) ** 2)).sum(0))
-        return torch.cat([part[0] for part in parts])
+        if batch % splits == 0 and input.is_contiguous():
+            return self._folded(input, splits)
+        return self._one_by_one(input, splits)
 
-    def _normalise(self, x: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x normalised, and the mean and unbiased variance of each sub-batch, splits x C.
-
-        The sub-batches become channels: clip i * splits + s is in sub-batch s, and a contiguous batch is not copied.
-        """
+    def _folded(self, x: Tensor, splits: int) -> Tensor:
+        """Normalise with the sub-batches as channels, without a copy: clip i * splits + s is in sub-batch s."""
         channels = splits * x.shape[1]
-        like = x if self.running_mean is None else self.running_mean
-        mean, var = like.new_zeros(channels), like.new_zeros(channels)
         weight, bias = (p if p is None else p.repeat(splits) for p in (self.weight, self.bias))
-        folded = x.reshape(x.shape[0] // splits, channels, *x.shape[2:])
         # With momentum 1 the "running" statistics are the batch's own.
-        out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).reshape(x.shape)
-        for dims, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-            if x.dim() == dims and not x.is_contiguous() and x.is_contiguous(memory_format=layout):
-                out = out.contiguous(memory_format=layout)
-        return out, mean.view(splits, -1), var.view(splits, -1)
+        mean, var = self._blank(x, channels), self._blank(x, channels)
+        folded = x.view(x.shape[0] // splits, channels, *x.shape[2:])
+        out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).view(x.shape)
+        spread, centre = torch.var_mean(mean.view(splits, -1), 0, correction=0)
+        self._track(centre, var.view(splits, -1).mean(0).add_(spread))
+        return out
 
-    @torch.no_grad()
+    def _one_by_one(self, x: Tensor, splits: int) -> Tensor:
+        """Normalise runs of clips, which keeps any memory format; each weighs by its clips in the statistics."""
+        small, larger = divmod(len(x), splits)
+        parts = x.split([small + 1] * larger + [small] * (splits - larger))
+        mean, var = (self._blank(x, splits * x.shape[1]).view(splits, -1) for _ in range(2))
+        rows = zip(parts, mean, var, strict=True)
+        out = torch.cat([F.batch_norm(p, m, v, self.weight, self.bias, True, 1.0, self.eps) for p, m, v in rows])
+        share = mean.new_full((splits, 1), small / len(x))
+        share[:larger] = (small + 1) / len(x)
+        centre = (share * mean).sum(0)
+        self._track(centre, (share * (var + (mean - centre) ** 2)).sum(0))
+        return out
+
+    def _blank(self, x: Tensor, channels: int) -> Tensor:
+        if self.running_mean is None:
+            return x.new_zeros(channels, dtype=torch.promote_types(x.dtype, torch.float32))
+        return self.running_mean.new_zeros(channels)
+
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards those of the whole batch, as torch's batch norm does."""
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+        running_mean, running_var = self.running_mean, self.running_var
+        if not self.track_running_stats or running_mean is None or running_var is None:
             return
         rate = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if rate is None:
                 rate = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, rate or 0.0)
-        self.running_var.lerp_(var, rate or 0.0)
+        running_mean.lerp_(mean, rate or 0.0)
+        running_var.lerp_(var, rate or 0.0)
 
 
 class SubBatchNorm1d(SubBatchNorm, nn.BatchNorm1d):
@@ -143,10 +155,14 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     Where `splits` does not divide the mini-batch, the first sub-batches take one clip more and each weighs by its
     clips; where a sub-batch would have no variance (fewer than two values per channel) there are fewer of them.
 
+    With ``ranks > 1`` the statistics are those of the clips of that many processes, as in ``torch.nn.SyncBatchNorm``,
+    on CPUs too.
+
     Notes
     -----
-    Source: Wu et al. 2020, section 3.1 ("batch normalization"); sub-batch s holds the clips i * splits + s, as in the
-    authors' code.
+    Source: Wu et al. 2020, section 3.1 ("batch normalization"). In a contiguous batch sub-batch s holds the clips
+    i * splits + s, as in the authors' code; in a channels-last batch, or where `splits` does not divide it, clips that
+    follow one another, which keeps the memory format.
     """
 
     plain = nn.BatchNorm3d
@@ -159,6 +175,10 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     The number of splits, which ``with ... as splits`` gives, is ``max(1, step.base.b // base)``: about `base` clips
     each with respect to the long cycle, held over the short cycle, whose larger mini-batches have larger sub-batches.
     With activation checkpointing keep ``backward()`` inside the ``with``: it runs the forward again.
+
+    Where ``step.base.b``, the clips of one process, is below `base` and ``torch.distributed`` runs several processes,
+    ``ceil(base / step.base.b)`` neighbouring ranks share their statistics, or all if they are fewer. Every process
+    must then come here for the same steps. `base` is the dial: with ``base=schedule.shape.b`` no ranks ever share.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -182,20 +202,35 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
         raise TypeError(f"step ({step!r}) must be a Step; take it from zip(schedule, loader)")
     if operator.index(base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
-    modules = [module for module in model.modules() if isinstance(module, SubBatchNorm)]
+    modules = _norms(model)
     if not modules:
         raise ValueError(
             f"model ({type(model).__name__}) has no SubBatchNorm; call SubBatchNorm3d.convert(model) once after "
             "building it (2d or 1d for other batch norms; SyncBatchNorm is left alone), and leave sub_batches out "
             "for a model without batch norm"
         )
-    splits = max(1, step.base.b // base)
-    before = [module.splits for module in modules]
+    clips = step.base.b
+    splits, ranks = max(1, clips // base), sharing(-(-base // clips))
+    before = [(module, module.splits, module.ranks) for module in modules]
     # Past nn.Module.__setattr__, which looks for parameters and takes ten times as long.
     for module in modules:
         module.__dict__["splits"] = splits
+        module.__dict__["ranks"] = ranks
     try:
         yield splits
     finally:
-        for module, was in zip(modules, before, strict=True):
-            module.__dict__["splits"] = was
+        for module, were_splits, were_ranks in before:
+            module.__dict__["splits"] = were_splits
+            module.__dict__["ranks"] = were_ranks
+
+
+def _norms(model: nn.Module) -> list[SubBatchNorm]:
+    """Find them anew for every step, so that nothing is out of date; `model.modules()` takes seven times as long."""
+    found: list[SubBatchNorm] = []
+    modules: list[nn.Module | None] = [model]
+    for module in modules:
+        if isinstance(module, SubBatchNorm):
+            found.append(module)
+        elif module is not None and module._modules:
+            modules += module._modules.values()
+    return found

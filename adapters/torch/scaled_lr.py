@@ -43,7 +43,10 @@ class ScaledLR(LRScheduler):
     before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain scheduler.
 
     Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) is left as it sets it. After the
-    last step the learning rate stays.
+    last step the learning rate stays. A parameter group that is added later comes with the baseline's learning rate,
+    and is scaled from the next ``lr.step()`` on; schedulers with one function per group (LambdaLR) refuse it.
+
+    For a function of the baseline's iteration there is ``torch.optim.lr_scheduler.LambdaLR(optimizer, function)``.
 
     The state holds the step's index, so it does not matter whether a run that resumes builds this on the schedule or
     on ``schedule[start:]``, and with ``load_state_dict`` the order of building and loading does not matter either.
@@ -92,6 +95,8 @@ class ScaledLR(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """Advance the scheduler to this step's place on the baseline's clock and return its learning rates, scaled."""
         step = self.current
+        # A group that was added since comes with the baseline's learning rate.
+        self._unscaled += _copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
         self._advance(_read(self._clock, step.progress))
         return [lr * step.lr_scale for lr in self._unscaled]
 

@@ -1,0 +1,72 @@
+"""Which layer of a model could not take a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def layer_errors(model: nn.Module) -> Iterator[None]:
+    """Let an error in a forward of `model` name the innermost layer that failed, and what that was given.
+
+    >>> import torch
+    >>> from pymultigrid.torch import layer_errors
+    >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> with layer_errors(net):
+    ...     net(torch.zeros(2, 3, 4, 4, 4)).shape
+    torch.Size([2, 10])
+    >>> with layer_errors(net):
+    ...     net(torch.zeros(2, 3, 4, 8, 8))
+    Traceback (most recent call last):
+    ...
+    ValueError: model (Sequential), layer 2 (Linear) can't take 2x576: mat1 and mat2 shapes cannot be multiplied ...
+
+    An error outside of any forward, one inside of a compiled model, and one of memory come through as they are.
+
+    Raises
+    ------
+    ValueError
+        A layer failed; the layer's own error is its cause.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        failed = _innermost(model, error)
+        if failed is None:
+            raise
+        raise ValueError(
+            f"model ({type(model).__name__}){failed}: {error}; fit position embeddings with PositionEmbeddings, keep "
+            "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
+            "milder factors (long_cycle=, short_cycle=)"
+        ) from error
+
+
+def _innermost(model: nn.Module, error: Exception) -> str | None:
+    """Return the last call of a layer on the error's way up, from its traceback: nothing is paid before it fails."""
+    names = {id(module): name for name, module in model.named_modules()}
+    failed = None
+    for frame, _ in walk_tb(error.__traceback__):
+        # A call of a layer is nn.Module.__call__(self, *args, **kwargs).
+        module, args = frame.f_locals.get("self"), frame.f_locals.get("args")
+        if id(module) in names and isinstance(args, tuple):
+            name = names[id(module)]
+            given = ", ".join(_shapes([*args, *frame.f_locals.get("kwargs", {}).values()]))
+            layer = f", layer {name} ({type(module).__name__})" if name else ""
+            failed = f"{layer} can't take {given or 'its input'}"
+    return failed
+
+
+def _shapes(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield "x".join(map(str, value.shape)) or "a number"
+        elif isinstance(value, (list, tuple)):
+            yield from _shapes(value)

@@ -1,0 +1,91 @@
+"""Batch norm over the clips of several processes: which ranks share statistics, and how."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def sharing(ranks: int) -> int:
+    """Return how many processes can share statistics where `ranks` of them should, and make ready for it.
+
+    Every process must call it with the same number: process groups are made where there are none yet.
+    """
+    if ranks == 1 or not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    ranks = min(ranks, distributed.get_world_size())
+    key = (distributed.group.WORLD, ranks)
+    if ranks > 1 and key not in _groups:
+        _groups[key] = _make_group(*key)
+    return ranks
+
+
+def normalise_together(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, ranks: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x normalised with the statistics of about `ranks` processes, their mean and their unbiased variance."""
+    group = _groups[distributed.group.WORLD, ranks]
+    out: tuple[Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
+    return out
+
+
+# By the default group they are parts of, and how many ranks were asked for.
+_groups: dict[tuple[Any, int], Any] = {}
+
+
+def _make_group(world: Any, ranks: int) -> Any:
+    """Return this process' group: neighbours, at least `ranks` of them, all processes in groups as even as can be."""
+    processes = distributed.get_world_size()
+    groups = processes // ranks
+    if groups == 1:
+        return world
+    bounds = [processes * i // groups for i in range(groups + 1)]
+    mine, _ = distributed.new_subgroups_by_enumeration([list(range(start, stop)) for start, stop in pairwise(bounds)])
+    return mine
+
+
+class _Together(torch.autograd.Function):
+    """Each process gives mean, variance and count; the gradient needs two sums over the processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Half precision has too few digits for statistics.
+        exact = x if x.dtype == torch.float64 else x.float()
+        var, mean = torch.var_mean(exact, [0, *range(2, x.dim())], correction=0)
+        mine = torch.cat([mean, var, mean.new_full((1,), x.numel() // x.shape[1])])
+        theirs = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
+        distributed.all_gather(theirs, mine, group=group)
+        means, variances, counts = torch.stack(theirs).split([len(mean), len(mean), 1], dim=1)
+        count = counts.sum()
+        mean = (counts * means).sum(0) / count
+        var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps, ctx.group = eps, group
+        unbiased = var * (count / (count - 1))
+        ctx.mark_non_differentiable(mean, unbiased)
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, unbiased
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var, count = ctx.saved_tensors
+        scale = torch.ones_like(mean) if weight is None else weight
+        # As in evaluation, where the statistics are constants; with that, the sums of grad * normalised x, and of grad.
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, scale, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.stack([dweight, dbias])
+        distributed.all_reduce(sums, group=ctx.group)
+        # And what the statistics bring: (mean of grad + normalised x * mean of grad * normalised x) * weight / std
+        slope, level = sums / count * scale * torch.rsqrt(var + ctx.eps)
+        slope = slope * torch.rsqrt(var + ctx.eps)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        dx -= torch.addcmul((level - slope * mean).view(shape), x, slope.view(shape))
+        return dx, None if weight is None else dweight, None if weight is None else dbias, None, None
