@@ -18,6 +18,7 @@ except ImportError as error:
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
 from pymultigrid.torch.decoded import DecodedClips
+from pymultigrid.torch.evaluate import Evaluation, evaluate
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
@@ -27,6 +28,7 @@ __all__ = [
     "Batch",
     "BatchSampler",
     "DecodedClips",
+    "Evaluation",
     "Sample",
     "ScaledLR",
     "StreamDataset",
@@ -36,6 +38,7 @@ __all__ = [
     "SubBatchNorm3d",
     "VideoDataset",
     "VideoViews",
+    "evaluate",
     "resample",
     "sub_batches",
 ]
