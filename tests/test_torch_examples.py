@@ -97,12 +97,39 @@ def test_two_processes(example, videos, tmp_path):
     pytest.importorskip(LOOPS[example], reason=f"{LOOPS[example]} is missing: examples/{example} was NOT run")
     script = EXAMPLES / example
     if example == "lightning_trainer.py":
-        script = watched.edited(example, tmp_path, "DEVICES, NODES = 1, 1", "DEVICES, NODES = 2, 1")
+        script = watched.edited(example, tmp_path, ("DEVICES, NODES = 1, 1", "DEVICES, NODES = 2, 1"))
     watched.finish(watched.start(tmp_path, script, videos, processes=2), tmp_path)
     logs = [watched.steps(tmp_path, rank) for rank in range(2)]
     check(logs, schedule_of(2), videos)
     for one, other in zip(*logs, strict=True):
         assert one["weights"] == other["weights"]
+
+
+ACCUMULATION = {
+    "lightning_trainer.py": [
+        ("processes=DEVICES * NODES", "processes=2"),
+        ("BatchSampler(rest, seed=0)", "BatchSampler(rest, seed=0, accumulate=2)"),
+        ("logger=False,", "logger=False, accumulate_grad_batches=2,"),
+    ],
+    "transformers_trainer.py": [
+        ("self.args.world_size", "2"),
+        ("BatchSampler(self.schedule, seed=0)", "BatchSampler(self.schedule, seed=0, accumulate=2)"),
+        ("num_train_epochs=1,", "num_train_epochs=1, gradient_accumulation_steps=2,"),
+    ],
+}
+
+
+@pytest.mark.parametrize("example", ACCUMULATION)
+def test_a_trainer_accumulates_gradients(example, videos, tmp_path):
+    """Two micro-batches to a step: the framework's count of steps is the schedule's."""
+    pytest.importorskip(LOOPS[example], reason=f"{LOOPS[example]} is missing: examples/{example} was NOT run")
+    watched.finish(watched.start(tmp_path, watched.edited(example, tmp_path, *ACCUMULATION[example]), videos), tmp_path)
+    schedule = schedule_of(2)
+    rates = watched.baseline_cosine(schedule, 0.02)
+    for done, step, rate in zip(watched.steps(tmp_path), schedule, rates, strict=True):
+        b, t, h, w = step.shape
+        assert done["shapes"] == 2 * [[b, 3, t, h, w]], step
+        assert done["lr"] == pytest.approx(rate, rel=1e-9, abs=1e-12), step
 
 
 def test_an_example_has_at_most_forty_lines():

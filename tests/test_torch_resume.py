@@ -52,7 +52,7 @@ def kill_at_a_random_moment(process, folder, seed, *, before):
 def test_the_same_steps_bit_for_bit(seed, workers, whole, videos, tmp_path):
     script = EXAMPLES / "resume.py"
     done = kill_at_a_random_moment(watched.start(tmp_path, script, videos), tmp_path, seed, before=len(whole) - 5)
-    script = watched.edited("resume.py", tmp_path, "num_workers=2", f"num_workers={workers}")
+    script = watched.edited("resume.py", tmp_path, ("num_workers=2", f"num_workers={workers}"))
     watched.finish(watched.start(tmp_path, script, videos), tmp_path)
     first, second = watched.steps(tmp_path)[:done], watched.steps(tmp_path)[done:]
     start = len(whole) - len(second)

@@ -57,12 +57,14 @@ def finish(process, folder):
     assert code == 0, (folder / "out").read_text()[-8000:]
 
 
-def edited(example, folder, old, new):
-    """Copy an example as somebody who changes it would, and return the copy."""
+def edited(example, folder, *changes):
+    """Copy an example as somebody who changes it would, by (old, new) pieces of its text, and return the copy."""
     text = (EXAMPLES / example).read_text()
-    assert text.count(old) == 1, f"{example} has no {old!r} to change"
+    for old, new in changes:
+        assert text.count(old) == 1, f"{example} has no {old!r} to change"
+        text = text.replace(old, new)
     copy = folder / example
-    copy.write_text(text.replace(old, new))
+    copy.write_text(text)
     return copy
 
 
