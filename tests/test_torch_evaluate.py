@@ -62,6 +62,14 @@ def test_memory_is_bounded(dataset, clips, crops, batch_size):
     assert sum(model.clips) == 20 * clips * crops
 
 
+def test_clips_that_are_resampled_on_the_device(dataset):
+    paths = [video.path for video in dataset.videos]
+    other = VideoDataset(paths, dataset.labels, mean=0.45, std=0.225, resample_on="device")
+    model = network()
+    first, second = (evaluate(model, each.evaluation(SCHEDULE, clips=2)) for each in (dataset, other))
+    assert torch.equal(first.scores, second.scores)
+
+
 def test_it_is_deterministic_and_leaves_no_trace(dataset):
     model, views = network(), dataset.evaluation(SCHEDULE, clips=2)
     model.train()
