@@ -8,11 +8,17 @@ import numpy as np
 WIDTH, HEIGHT = 64, 48
 
 
-def write(path, frames=40, *, height=HEIGHT, width=WIDTH, gop=12, b_frames=3, rate=30, codec="libx264", **options):
-    """Encode a moving texture whose top left corner shows the frame's number, and return the path."""
+def write(
+    path, frames=40, *, height=HEIGHT, width=WIDTH, gop=12, b_frames=3, rate=30, codec="libx264", tint=0, **options
+):
+    """Encode a moving texture whose top left corner shows the frame's number, and return the path.
+
+    `tint`, up to 127, makes the rest brighter.
+    """
     path = Path(path)
     texture = np.random.default_rng(0).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     texture = texture.repeat(8, 0).repeat(8, 1)[:height, :width]
+    texture = texture // 2 + np.uint8(tint) if tint else texture
     with av.open(str(path), "w", options=options) as file:
         stream = file.add_stream(codec, rate=rate, width=width, height=height, pix_fmt="yuv420p")
         stream.options = {"g": str(gop), "bf": str(b_frames)}

@@ -18,6 +18,7 @@ except ImportError as error:
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
 from pymultigrid.torch.decoded import DecodedClips
+from pymultigrid.torch.evaluate import Evaluation, evaluate
 from pymultigrid.torch.layer_errors import layer_errors
 from pymultigrid.torch.position_embeddings import PositionEmbeddings
 from pymultigrid.torch.resample import resample
@@ -29,6 +30,7 @@ __all__ = [
     "Batch",
     "BatchSampler",
     "DecodedClips",
+    "Evaluation",
     "PositionEmbeddings",
     "Sample",
     "ScaledLR",
@@ -39,6 +41,7 @@ __all__ = [
     "SubBatchNorm3d",
     "VideoDataset",
     "VideoViews",
+    "evaluate",
     "layer_errors",
     "resample",
     "sub_batches",

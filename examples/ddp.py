@@ -1,0 +1,41 @@
+"""DDP: torchrun --nproc-per-node 8 --max-restarts 3 examples/ddp.py VIDEOS; it goes on where it was, on 4 too."""
+
+import sys
+from pathlib import Path
+
+import torch
+from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from small_cnn import SmallCNN
+
+from pymultigrid import Schedule, Shape
+
+
+def main() -> None:
+    torch.distributed.init_process_group()
+    device = torch.device(f"cuda:{torch.distributed.get_node_local_rank()}" if torch.cuda.is_available() else "cpu")
+    dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
+    schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
+    model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes))).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    lr = ScaledLR(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.baseline_iterations), schedule)
+    parts = {"model": model, "optimizer": optimizer, "lr": lr}
+    saved = torch.load("checkpoint.pt", map_location=device) if Path("checkpoint.pt").exists() else {}
+    for name, state in saved.items():
+        parts[name].load_state_dict(state)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    rest = schedule.with_processes(torch.distributed.get_world_size())[lr.last_epoch :]
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(rest), num_workers=2)
+    for step, (clips, labels) in zip(rest, loader, strict=True):
+        with sub_batches(model, step):
+            torch.nn.functional.cross_entropy(wrapped(clips.to(device)), labels.to(device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        lr.step()
+        if step.index % 5 == 4 and torch.distributed.get_rank() == 0:
+            torch.save({name: part.state_dict() for name, part in parts.items()}, "checkpoint.new")
+            Path("checkpoint.new").replace("checkpoint.pt")  # whole or not there
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
