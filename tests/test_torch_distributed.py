@@ -92,6 +92,35 @@ def test_a_stage_change_keeps_the_ddp_wrapper(tmp_path):
     run(tmp_path, STAGES, processes=2)
 
 
+RANKS_THAT_DISAGREE = """
+import torch
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+
+def sampler(samples=20, seed=0, start=0):
+    schedule = Schedule.from_epochs(Shape(2, 8, 16, 16), samples=samples, epochs=6, processes=2)
+    return BatchSampler(schedule[start:], seed=seed)
+
+assert sampler().rank == rank
+for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "seed", 0, 1), ("start", "steps", 0, 5)):
+    try:
+        sampler(**{argument: (first, second)[rank]})
+        raise SystemExit(f"ranks with another {name} were not refused")
+    except ValueError as error:
+        assert f"rank 1 has a schedule with {name}" in str(error), error
+        assert "build the same one on every rank" in str(error), error
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_ranks_that_disagree_are_refused_on_every_rank(tmp_path):
+    """Another number of videos, another seed, a checkpoint that only one node has: said at once, instead of a hang."""
+    run(tmp_path, RANKS_THAT_DISAGREE, processes=2)
+
+
 SHARES = """
 import sys
 import torch

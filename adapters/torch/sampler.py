@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -138,6 +139,9 @@ class BatchSampler(Sampler[Batch]):
     ...         batch = next(batches)  # in training: clips, labels = next(batches of the loader)
     ...         assert batch.step == step
 
+    Where torch.distributed gives the rank, all processes must build this, as with ``DistributedDataParallel``: they
+    compare their schedules and seeds.
+
     Parameters
     ----------
     schedule
@@ -159,7 +163,8 @@ class BatchSampler(Sampler[Batch]):
     Raises
     ------
     ValueError
-        An argument is out of its range, or torch.distributed runs another number of processes than the schedule.
+        An argument is out of its range, or torch.distributed runs another number of processes than the schedule;
+        or another process has another schedule or seed.
     RuntimeError
         The schedule is for several processes, `rank` is None and torch.distributed has not been initialised.
 
@@ -180,10 +185,10 @@ class BatchSampler(Sampler[Batch]):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.shares = Shares(schedule, rank, accumulate)
+        self.shares = Shares(schedule, rank, accumulate, seed)
         self.schedule = schedule
         self.rank = self.shares.rank
-        self.seed = checked_seed(seed)
+        self.seed = self.shares.seed
         self.repeats = _count("repeats", repeats)
         schedule.sample(0, seed=self.seed)  # refuses a schedule that does not know its videos
         self._rising = None if weights is None else _rising(weights, schedule.samples)
@@ -211,12 +216,15 @@ class BatchSampler(Sampler[Batch]):
 class Shares:
     """The (step, positions in the stream of clips) of one process's mini-batches, `accumulate` of them in each step."""
 
-    def __init__(self, schedule: Schedule, rank: int | None, accumulate: int) -> None:
+    def __init__(self, schedule: Schedule, rank: int | None, accumulate: int, seed: int) -> None:
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
         self.schedule = schedule
         self.accumulate = _count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)
+        self.seed = _seed(seed)
+        if rank is None and schedule.processes > self.accumulate:
+            _agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
 
     def __len__(self) -> int:
         return len(self.schedule) * self.accumulate
@@ -229,7 +237,7 @@ class Shares:
                 yield step, range(first + rank * b, first + (rank + 1) * b)
 
 
-def checked_seed(seed: int) -> int:
+def _seed(seed: int) -> int:
     """Return `seed`, a whole number that fits 64 bits."""
     number = _whole("seed", seed)
     if not 0 <= number < 2**64:
@@ -295,3 +303,20 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
             f"schedule.with_processes({world * accumulate})), or pass rank= where several processes mean to share clips"
         )
     return 0 if world is None else distributed.get_rank()
+
+
+def _agree(mine: dict[str, Any]) -> None:
+    """Refuse, on every rank, ranks that are not on the same schedule: much later they would wait for each other."""
+    every: list[dict[str, Any]] = [{} for _ in range(distributed.get_world_size())]
+    # Not over NCCL: objects go through the GPU that is current, which so early may be the first one for every rank.
+    group = distributed.new_group(backend="gloo")
+    distributed.all_gather_object(every, mine, group)
+    distributed.destroy_process_group(group)
+    for rank, theirs in enumerate(every):
+        for name, value in theirs.items():
+            if value != every[0][name]:
+                raise ValueError(
+                    f"rank {rank} has a schedule with {name} {reprlib.repr(value)}, rank 0 one with "
+                    f"{reprlib.repr(every[0][name])}; build the same one on every rank: from the same list of videos, "
+                    "seed and checkpoint"
+                )

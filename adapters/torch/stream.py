@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pymultigrid.torch.sampler import Sample, Shares, checked_seed
+from pymultigrid.torch.sampler import Sample, Shares
 
 from pymultigrid import Schedule
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
@@ -98,10 +98,10 @@ class StreamDataset(IterableDataset[Any]):
         for name, function in (("read", read), ("collate", collate)):
             if not callable(function):
                 raise TypeError(f"{name} ({function!r}) must be a function")
-        self.shares = Shares(schedule, rank, accumulate)
+        self.shares = Shares(schedule, rank, accumulate, seed)
         self.source = source
         self.read = read
-        self.seed = checked_seed(seed)
+        self.seed = self.shares.seed
         self.collate = collate
 
     def __len__(self) -> int:
