@@ -24,7 +24,7 @@ $(READY): $(SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,video,plot,dev]"
+	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,keras,video,plot,dev]"
 	touch $@
 
 lint: $(READY) $(WHEEL)/.ready
