@@ -129,6 +129,7 @@ class Rules:
         frames_multiple_of: int,
         multiple_of: int,
         batch_multiple_of: int,
+        costs: Mapping[tuple[int, int, int], float],
     ) -> None: ...
 
 @final

@@ -8,7 +8,7 @@ from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
 from pymultigrid._core import Grid, Shape, Stage, Step
-from pymultigrid.arguments import LRScaling
+from pymultigrid.arguments import Costs, LRScaling
 
 LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
 """The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
@@ -64,6 +64,9 @@ class Schedule:
         "linear" (the paper), "sqrt" or "none", in the batch of the long cycle.
     multiple_of, frames_multiple_of, batch_multiple_of
         Heights and widths, frames and batches are rounded to multiples of these (patch size, total stride).
+    costs
+        {(t, h, w): cost of a clip, in any unit} for every clip of the schedule, as `report.costs` of a preflight. Each
+        batch is then the largest that costs no more than the baseline's. None: a clip costs its t x h x w.
 
     Raises
     ------
@@ -106,6 +109,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> None:
         batch = arguments.baseline(shape).b * arguments.count("processes", processes)
         videos = batch if samples is None else arguments.count("samples", samples)
@@ -125,6 +129,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
         self._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
@@ -147,6 +152,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan from the baseline's length and drops in epochs; the parameters are the class's.
 
@@ -163,6 +169,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
         return cls.__new__(cls)._lay(shape, float(epochs), samples, processes, plan)
@@ -182,6 +189,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan a list of your own: (epochs, shape) or (epochs, (t, h, w)), whose batch then grows by the rule.
 
@@ -206,6 +214,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         return cls.__new__(cls)._lay(shape, length, samples, processes, _core.plan_phases(rules, rows))
 
@@ -226,6 +235,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan progressive resizing: sizes rise linearly from `start` (a long-cycle factor) to the full shape.
 
@@ -260,6 +270,7 @@ class Schedule:
             multiple_of=multiple_of,
             frames_multiple_of=frames_multiple_of,
             batch_multiple_of=batch_multiple_of,
+            costs=costs,
         )
 
     def _lay(
