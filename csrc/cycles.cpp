@@ -11,6 +11,8 @@ namespace {
 
 // No step costs more than this times the baseline's, B x T x H x W or as measured.
 constexpr double kBudget = 1.05;
+// Measured costs closer than this are alike.
+constexpr double kResolution = 1.01;
 // Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
 // so.
 constexpr double kFineTuningStart = 196.0 / 239.0;
@@ -120,11 +122,11 @@ class Shaper {
     return std::max(m, b);
   }
 
-  // The most clips, not only whole multiples of b, that cost no more than b clips `ratio` times as dear: what was
-  // measured may be all the memory there is.
+  // The most clips, not only whole multiples of b, that cost no more than b clips `ratio` times as dear: the full
+  // batch may take all the memory there is.
   std::int64_t measured_batch(std::int64_t b, double ratio) const {
     const auto m = double(rules_.multiple_b);
-    const double clips = std::floor(double(b) * std::pow(ratio, rules_.growth) / m) * m;
+    const double clips = std::floor(kResolution * double(b) * std::pow(ratio, rules_.growth) / m) * m;
     return std::max(b, std::int64_t(std::min(clips, 0x1p53)));
   }
 

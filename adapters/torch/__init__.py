@@ -17,6 +17,7 @@ except ImportError as error:
 
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
+from pymultigrid.torch.preflight import preflight
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
@@ -31,6 +32,7 @@ __all__ = [
     "SubBatchNorm3d",
     "VideoDataset",
     "VideoViews",
+    "preflight",
     "resample",
     "sub_batches",
 ]

@@ -1,0 +1,203 @@
+"""Forward and backward passes over random mini-batches: what one takes in time and memory, and what its layers make."""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pymultigrid import Shape, Step
+from torch import Tensor, distributed, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that are held before a pass and, at its peak, taken by one of `clips` clips, as many as fit."""
+
+    held: int
+    bytes: float
+    clips: int
+
+
+class Passes:
+    """Forward and backward passes of a model, on one process or on many in step."""
+
+    def __init__(self, model: nn.Module, loss: Loss, channels: int, dtype: torch.dtype, processes: int) -> None:
+        self.model, self.loss, self.channels, self.dtype = model, loss, channels, dtype
+        parameter = next(model.parameters(), None)
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+        if self.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"model is on {self.device}, where memory can't be measured; move it to cpu or cuda")
+        self.on_gpu = self.device.type == "cuda"
+        self.device_name = torch.cuda.get_device_name(self.device) if self.on_gpu else "the CPU"
+        self.several = processes > 1 and distributed.is_available() and distributed.is_initialized()
+        self.is_first = not self.several or distributed.get_rank() == 0
+        self.splits = any(isinstance(module, SubBatchNorm) for module in model.modules())
+
+    def memory(self, shape: Shape, steps: list[Step]) -> Memory:
+        """Warm up and measure the mini-batch, or half of it and half again until it fits."""
+        clips = shape.b
+        while True:
+            found = self._fit(shape, clips, steps)
+            failed, held, size = self.most(found is None, *(found or (0, 0)))
+            if not failed:
+                return Memory(int(held), size, clips)
+            if clips == 1:
+                return Memory(0, math.nan, 0)
+            clips //= 2
+
+    def seconds(self, shape: Shape, clips: int, step: Step) -> float:
+        """Return the seconds of a pass of `clips` clips."""
+        batch = self._batch(shape, clips)
+        self._wait()
+        start = time.perf_counter()
+        self._backward(shape, batch, step)
+        self._wait()
+        return time.perf_counter() - start
+
+    def feature_maps(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return the smallest extents of each convolution's output, from a forward pass of two clips."""
+        smallest: dict[str, tuple[int, ...]] = {}
+
+        def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+                extents = tuple(output.shape[2:])
+                smallest[name] = tuple(map(min, extents, smallest.get(name, extents)))
+
+            return hook
+
+        hooks = [
+            module.register_forward_hook(watch(name))
+            for name, module in self.model.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Conv3d))
+        ]
+        try:
+            with torch.no_grad(), _as_written(self.model):
+                self.loss(self.model, self._batch(shape, 2))
+        except (RuntimeError, ValueError) as error:
+            raise self._failed(shape, error) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return smallest
+
+    def most(self, *values: float) -> tuple[float, ...]:
+        """Return the largest of each number over the processes."""
+        if not self.several:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return tuple(shared.tolist())
+
+    def _fit(self, shape: Shape, clips: int, steps: list[Step]) -> tuple[int, int] | None:
+        """Return the bytes held before a pass and, at its peak, taken by it; None: there are not so many."""
+        measure = self._allocated if self.on_gpu else self._alive
+        # Gradients are not exchanged: a process that is out of memory would leave the others waiting.
+        alone = self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
+        try:
+            with alone:
+                for step in steps:
+                    self._backward(shape, self._batch(shape, clips), step)
+                return measure(shape, clips, steps[0])
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+        return None
+
+    def _allocated(self, shape: Shape, clips: int, step: Step) -> tuple[int, int]:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self._backward(shape, self._batch(shape, clips), step)
+        return before, torch.cuda.max_memory_allocated(self.device) - before
+
+    def _alive(self, shape: Shape, clips: int, step: Step) -> tuple[int, int]:
+        parameters = list(self.model.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        before = sum(tensor.nbytes for tensor in (*parameters, *gradients, *self.model.buffers()))
+        with _as_written(self.model), _Alive() as made:
+            self._backward(shape, self._batch(shape, clips), step)
+        return before, made.peak
+
+    def _backward(self, shape: Shape, batch: Tensor, step: Step) -> None:
+        try:
+            with sub_batches(self.model, step) if self.splits else nullcontext():
+                self.loss(self.model, batch).backward()
+        except (RuntimeError, ValueError) as error:
+            if _out_of_memory(error):
+                raise
+            raise self._failed(shape, error) from error
+
+    def _batch(self, shape: Shape, clips: int) -> Tensor:
+        size = (clips, self.channels, shape.t, shape.h, shape.w)
+        if self.dtype.is_floating_point:
+            return torch.rand(size, dtype=self.dtype, device=self.device)
+        return torch.randint(256, size, dtype=self.dtype, device=self.device)
+
+    def _wait(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def _failed(self, shape: Shape, error: Exception) -> RuntimeError:
+        return RuntimeError(f"model ({type(self.model).__name__}) failed at the mini-batch {shape}: {error}")
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count((args, kwargs), of_ours=False)  # what an operation changes in place and returns is not new
+        out = func(*args, **(kwargs or {}))
+        self.count(out, of_ours=True)
+        return out
+
+    def count(self, values: Any, *, of_ours: bool) -> None:
+        for tensor in tensors(values):
+            storage = tensor.untyped_storage()
+            if id(storage) not in self.known:
+                size = storage.nbytes() if of_ours else 0
+                self.known.add(id(storage))
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.gone, id(storage), size)
+
+    def gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def tensors(values: Any) -> list[Tensor]:
+    """Return the tensors in a model's output: nested tuples, lists and dicts."""
+    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor)]
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether torch.compile made the model or a part of it."""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+
+
+def _as_written(model: nn.Module) -> AbstractContextManager[Any]:
+    """Run a compiled model uncompiled, so that its layers and tensors are there to be seen."""
+    return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    told = ("out of memory", "DefaultCPUAllocator", "bad allocation")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)

@@ -1,0 +1,225 @@
+"""One look at every shape of a schedule before training: does the network take it, in what time and memory."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from pymultigrid import Schedule, Shape, Step
+from pymultigrid.report import Report, ShapeCost, uses
+from torch import Tensor, nn
+
+from pymultigrid.torch.passes import Loss, Passes, is_compiled, tensors
+from pymultigrid.torch.sampler import Sample
+
+_READ = 4  # clips that are read to time a data set
+
+
+def preflight(
+    model: nn.Module,
+    schedule: Schedule,
+    loss: Loss | None = None,
+    *,
+    channels: int = 3,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 3,
+    dataset: Any = None,
+    progress: bool = True,
+) -> Report:
+    """Run forward and backward at every shape of a schedule, and report time, memory and what is wrong, before training.
+
+    The mini-batches are random clips on the model's device, the largest first. The model is left as it was: parameters,
+    gradients, buffers (running statistics), training mode, and the random state of torch, NumPy and Python. A compiled
+    model is compiled for each shape, and cuDNN has seen it.
+
+    >>> import torch
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.torch import preflight
+    >>> model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, padding=1), torch.nn.BatchNorm3d(4))
+    >>> schedule = Schedule.from_epochs(Shape(2, 4, 16, 16), samples=100, epochs=10, short_cycle=None)
+    >>> report = preflight(model, schedule, repeats=1, progress=False)
+    >>> [(str(row.shape), row.fits, row.feature_map) for row in report.rows][:2]
+    [('2x4x16x16', 2, (4, 16, 16)), ('4x2x16x16', 4, (2, 16, 16))]
+    >>> schedule = Schedule.from_epochs(Shape(2, 4, 16, 16), samples=100, epochs=10, short_cycle=None,
+    ...                                 costs=report.costs)
+
+    Parameters
+    ----------
+    model
+        On the device it will train on, also compiled or wrapped in DDP. In training mode it is taken as it is (layers
+        in evaluation mode stay so); else it is put into it meanwhile.
+    schedule
+        All its shapes are run, also of a slice.
+    loss
+        ``loss(model, clips)`` gives the scalar to call ``backward()`` on, for clips of B x channels x T x H x W and any B;
+        autocast, labels and a model's other inputs belong there. None: the mean of squares of the model's outputs.
+    channels, dtype
+        Of the clips; ``torch.uint8`` gives 0..255.
+    repeats
+        Timed passes; their median counts.
+    dataset
+        Where given, clips of it are read for each shape, ``dataset[sample]``, to say how many workers keep up.
+    progress
+        Show a progress bar where tqdm is installed.
+
+    Warns
+    -----
+    RuntimeWarning
+        A shape does not fit the memory, the network is too coarse for it, or it will not be compiled.
+
+    Raises
+    ------
+    RuntimeError
+        The model failed at a shape for another reason than memory.
+
+    Notes
+    -----
+    Memory is what the mini-batch, its forward and its backward pass hold at their peak, above the parameters, buffers
+    and gradients that are held between steps. On a GPU it is what PyTorch's allocator counts
+    (``torch.cuda.max_memory_allocated``). On a CPU it is the bytes of all tensors that are alive at once, run without
+    compilation; what a kernel takes and gives back inside is not seen. An optimizer's state is not in it (Adam's is
+    twice the parameters), nor is the optimizer's time.
+
+    With several processes all must call it; the slowest and largest counts. Gradients are exchanged in the timed passes
+    only, when all processes know that the shape fits.
+    """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+    if repeats < 1:
+        raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
+    whole = schedule.whole
+    steps = _steps(whole)
+    passes = Passes(model, loss or _mean_of_squares, channels, dtype, whole.processes)
+    show = progress and passes.is_first
+    times: dict[Shape, list[float]] = {shape: [] for shape in steps}
+    with _as_it_was(model, passes.device):
+        maps = _feature_maps({shape: passes.feature_maps(shape) for shape in steps})
+        memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+        for shape in _bar("time", list(steps) * repeats, show):
+            if memory[shape].clips:
+                times[shape].append(passes.seconds(shape, memory[shape].clips, steps[shape][0]))
+    rows = []
+    for shape, taken in memory.items():
+        seconds = passes.most(statistics.median(times[shape]))[0] if taken.clips else math.nan
+        up = shape.b / max(1, taken.clips)
+        iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
+        read = None if dataset is None else _read_seconds(dataset, whole, steps[shape][0])
+        rows.append(ShapeCost(shape, iterations, seconds * up, taken.bytes * up, taken.clips, maps[shape], read))
+    held = max(taken.held for taken in memory.values())
+    report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, sum(map(len, steps.values()))))
+    for text in report.warnings:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return report
+
+
+@contextmanager
+def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Train mode and gradients of zero inside; everything as it was afterwards."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    modes = [module.training for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    values = [{name: b if b is None else b.clone() for name, b in own.items()} for own in buffers]
+    gradients = [parameter.grad for parameter in parameters]
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            if not model.training:
+                model.train()
+            for parameter in parameters:
+                # Between steps of a loop they are there, and in its peak.
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for module, mode, own, before in zip(modules, modes, buffers, values, strict=True):
+            module.training = mode
+            module._buffers.clear()
+            module._buffers.update(own)
+            for name, value in before.items():
+                if value is not None:
+                    with torch.no_grad():
+                        own[name].copy_(value)
+
+
+def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
+    """Return every planned shape, the most expensive first, with a step of each base that it is run under."""
+    found: dict[Shape, dict[Shape, Step]] = {shape: {} for stage in schedule.stages for shape in stage.shapes}
+    for stage in schedule.stages:
+        for shape, first, count in uses(stage):
+            if count:
+                found[shape].setdefault(stage.base, schedule[first])
+    order = sorted(found, key=lambda shape: (math.prod(shape), *shape), reverse=True)
+    # A stage too short for its short cycle leaves shapes that no step has.
+    return {shape: list(found[shape].values()) or [schedule[-1]] for shape in order}
+
+
+def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
+    """Return how long one process takes to read a mini-batch, from a few clips of it that the system has seen."""
+    positions = range(step.first, step.first + min(_READ, step.shape.b))
+    samples = [Sample(schedule.sample(p, seed=0), step, p, 0) for p in positions]
+    for sample in samples:
+        dataset[sample]
+    start = time.perf_counter()
+    for sample in samples:
+        dataset[sample]
+    return (time.perf_counter() - start) * step.shape.b / len(samples)
+
+
+def _feature_maps(found: dict[Shape, dict[str, tuple[int, ...]]]) -> dict[Shape, tuple[int, ...] | None]:
+    """Return the fewest frames and the smallest height and width of each shape's feature maps.
+
+    Maps that are alike at every shape come after pooling to a fixed size and are left out.
+    """
+    layers = next(iter(found.values()))
+    scaled = [layer for layer in layers if len({maps[layer] for maps in found.values()}) > 1]
+    return {shape: _smallest([maps[layer] for layer in scaled]) for shape, maps in found.items()}
+
+
+def _smallest(extents: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+    if not extents:
+        return None
+    frames = [each[0] for each in extents if len(each) == 3]
+    return (*([min(frames)] if frames else []), *min((each[-2:] for each in extents), key=math.prod))
+
+
+def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:
+    """Return what to say where torch.compile gives up before the last shape."""
+    if not is_compiled(model):
+        return ()
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    limit = getattr(config, name)
+    if limit > versions:
+        return ()
+    return (
+        f"torch.compile keeps {limit} versions of a function, and training needs {versions}, evaluation one more; later "
+        f"ones run uncompiled, without a word: set torch._dynamo.config.{name} = {2 * versions} before the first pass",
+    )
+
+
+def _mean_of_squares(model: nn.Module, clips: Tensor) -> Tensor:
+    outputs = [t for t in tensors(model(clips)) if t.is_floating_point()]
+    if not outputs:
+        raise TypeError(f"model ({type(model).__name__}) returns no tensor of floats; pass loss=")
+    return torch.stack([t.float().square().mean() for t in outputs]).sum()
+
+
+def _bar(what: str, shapes: list[Shape], show: bool) -> Iterable[Shape]:
+    if not show:
+        return shapes
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return shapes
+    return tqdm(shapes, desc=f"preflight: {what}", unit="shape")
