@@ -70,6 +70,7 @@ class Shaper {
 
   Level level(Shape base) const {
     const double cost = clip_cost(rules_, base);
+    const Shape from = base.b == 0 ? full_ : base;
     if (base.b == 0) base.b = batch(batch_factor(full_cost_, cost, rules_.growth), cost);
     Level out{{}, 0};
     double reference = std::nearbyint(full_cost_ / cost), own = 0;
@@ -78,7 +79,9 @@ class Shaper {
       // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
       const double wanted = clip_cost(rules_, double(base.t), h, w);
-      const Shape s = short_shape(base, h, w, cost / wanted);
+      Shape s = sized(rules_, double(base.t), h, w);
+      s.b = rules_.costs.empty() ? short_batch(base, cost / wanted, clip_cost(rules_, s))
+                                 : std::max(base.b, measured_batch(from, wanted));
       regular = regular && double(s.b) == double(base.b) * std::nearbyint(cost / wanted);
       reference += std::nearbyint(full_cost_ / wanted);
       own += double(s.b) / double(full_.b);
@@ -113,7 +116,7 @@ class Shaper {
   double budget() const { return kBudget * double(full_.b) * full_cost_; }
 
   std::int64_t batch(double factor, double cost) const {
-    if (!rules_.costs.empty()) return measured_batch(full_.b, full_cost_ / cost);
+    if (!rules_.costs.empty()) return measured_batch(full_, cost);
     const std::int64_t m = rules_.multiple_b;
     std::int64_t b = round_to(double(full_.b) * factor, m);
     if (double(b) * cost > budget()) {
@@ -122,24 +125,22 @@ class Shaper {
     return std::max(m, b);
   }
 
-  // The most clips, not only whole multiples of b, that cost no more than b clips `ratio` times as dear: the full
-  // batch may take all the memory there is.
-  std::int64_t measured_batch(std::int64_t b, double ratio) const {
-    const auto m = double(rules_.multiple_b);
-    const double clips = std::floor(kResolution * double(b) * std::pow(ratio, rules_.growth) / m) * m;
-    return std::max(b, std::int64_t(std::min(clips, 0x1p53)));
-  }
-
-  // `ratio`: the cost of the base's clip / the wanted clip's.
-  Shape short_shape(const Shape& base, double h, double w, double ratio) const {
-    Shape s = sized(rules_, double(base.t), h, w);
-    const double cost = clip_cost(rules_, s);
+  // `ratio`: the cost of the base's clip / the wanted clip's; `cost`: that of the clip it is rounded to.
+  std::int64_t short_batch(const Shape& base, double ratio, double cost) const {
     double times = std::nearbyint(std::pow(ratio, rules_.growth));
     if (times * double(base.b) * cost > budget()) {
       times = std::floor(double(full_.b) * full_cost_ / cost / double(base.b));
     }
-    s.b = rules_.costs.empty() ? std::int64_t(std::max(1.0, times)) * base.b : measured_batch(base.b, ratio);
-    return s;
+    return std::int64_t(std::max(1.0, times)) * base.b;
+  }
+
+  // The most clips, not only whole multiples, that cost what those of `from` do, and no more than the full batch, which
+  // may take all the memory there is. From the full batch, clips alike have the same batch in every stage.
+  std::int64_t measured_batch(const Shape& from, double cost) const {
+    const double grown = double(from.b) * std::pow(clip_cost(rules_, from) / cost, rules_.growth);
+    const double most = double(full_.b) * full_cost_ / cost, m = double(rules_.multiple_b);
+    const double clips = std::floor(kResolution * std::min(grown, most) / m) * m;
+    return std::max(from.b, std::int64_t(std::min(clips, 0x1p53)));
   }
 
   const Rules& rules_;

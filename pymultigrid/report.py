@@ -191,8 +191,8 @@ class Report:
         if dear:
             worst = max(dear, key=self._share)
             yield (
-                f"note: {_listed(dear)} cost more than their share, up to {self._share(worst):.2f} times the full "
-                f"mini-batch's at {worst.shape}; planned again with costs=report.costs, none does"
+                f"note: dearer than their share: {_listed(dear)}, up to {self._share(worst):.2f} times the full "
+                f"mini-batch at {worst.shape}; planned again with costs=report.costs, none is"
             )
 
     def _share(self, row: ShapeCost) -> float:
