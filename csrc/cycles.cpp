@@ -9,10 +9,10 @@
 namespace multigrid {
 namespace {
 
-// No step costs more than this times the baseline's, B x T x H x W or as measured.
+// No step costs more than this times the baseline's B x T x H x W.
 constexpr double kBudget = 1.05;
-// Measured costs closer than this are alike.
-constexpr double kResolution = 1.01;
+// The full mini-batch may take all the memory there is; costs this close were measured alike.
+constexpr double kMeasuredBudget = 1.01;
 // Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
 // so.
 constexpr double kFineTuningStart = 196.0 / 239.0;
@@ -66,12 +66,38 @@ double clip_cost(const Rules& rules, const Shape& s) { return clip_cost(rules, d
 class Shaper {
  public:
   explicit Shaper(const Rules& rules)
-      : rules_(rules), full_(rules.baseline), full_cost_(clip_cost(rules, rules.baseline)) {}
+      : rules_(rules),
+        full_(rules.baseline),
+        full_cost_(clip_cost(rules, rules.baseline)),
+        budget_((rules.costs.empty() ? kBudget : kMeasuredBudget) * double(full_.b) * full_cost_),
+        measured_(!rules.costs.empty()) {}
 
-  Level level(Shape base) const {
+  Level level(const Factor& f) const {
+    Shape base = sized(rules_, double(full_.t) * f.t, double(full_.h) * f.h, double(full_.w) * f.w);
     const double cost = clip_cost(rules_, base);
-    const Shape from = base.b == 0 ? full_ : base;
-    if (base.b == 0) base.b = batch(batch_factor(full_cost_, cost, rules_.growth), cost);
+    const double whole = double(full_.b) * batch_factor(full_cost_, cost, rules_.growth);
+    base.b = batch(measured_ ? grown(full_, cost) : whole, cost);
+    return level(base, full_);
+  }
+
+  // Phases need not be whole multiples of the baseline's batch.
+  Level level(const Phase& phase) const {
+    Shape base = sized(rules_, phase.t, phase.h, phase.w);
+    const double cost = clip_cost(rules_, base);
+    base.b = phase.b > 0 ? std::int64_t(phase.b) : batch(grown(full_, cost), cost);
+    return level(base, phase.b > 0 ? base : full_);
+  }
+
+  PlannedStage stage(const Level& level, double end_epoch, int long_position) const {
+    const double growth = double(level.shapes.back().b) / double(full_.b);
+    return {level.shapes, end_epoch, std::pow(growth, rules_.lr_power), long_position};
+  }
+
+ private:
+  // A base and its short cycle. Measured batches grow from those of `from`: from the full shape where they can, so that
+  // the same clips have the same batch in every stage.
+  Level level(const Shape& base, const Shape& from) const {
+    const double cost = clip_cost(rules_, base);
     Level out{{}, 0};
     double reference = std::nearbyint(full_cost_ / cost), own = 0;
     bool regular = as_reference(rules_) && double(base.b) == reference * double(full_.b);
@@ -80,8 +106,8 @@ class Shaper {
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
       const double wanted = clip_cost(rules_, double(base.t), h, w);
       Shape s = sized(rules_, double(base.t), h, w);
-      s.b = rules_.costs.empty() ? short_batch(base, cost / wanted, clip_cost(rules_, s))
-                                 : std::max(base.b, measured_batch(from, wanted));
+      s.b = measured_ ? std::max(base.b, batch(grown(from, wanted), wanted))
+                      : short_batch(base, cost / wanted, clip_cost(rules_, s));
       regular = regular && double(s.b) == double(base.b) * std::nearbyint(cost / wanted);
       reference += std::nearbyint(full_cost_ / wanted);
       own += double(s.b) / double(full_.b);
@@ -95,57 +121,32 @@ class Shaper {
     return out;
   }
 
-  Level level(const Factor& f) const {
-    return level(sized(rules_, double(full_.t) * f.t, double(full_.h) * f.h, double(full_.w) * f.w));
+  // Of a clip of `cost`, as many as cost what those of `from` do, or fewer with a smaller growth.
+  double grown(const Shape& from, double cost) const {
+    return std::min(0x1p53, double(from.b) * std::pow(clip_cost(rules_, from) / cost, rules_.growth));
   }
 
-  // Phases need not be whole multiples of the baseline's batch.
-  Level level(const Phase& phase) const {
-    Shape base = sized(rules_, phase.t, phase.h, phase.w);
-    const double cost = clip_cost(rules_, base);
-    base.b = phase.b > 0 ? std::int64_t(phase.b) : batch(std::pow(full_cost_ / cost, rules_.growth), cost);
-    return level(base);
-  }
-
-  PlannedStage stage(const Level& level, double end_epoch, int long_position) const {
-    const double growth = double(level.shapes.back().b) / double(full_.b);
-    return {level.shapes, end_epoch, std::pow(growth, rules_.lr_power), long_position};
-  }
-
- private:
-  double budget() const { return kBudget * double(full_.b) * full_cost_; }
-
-  std::int64_t batch(double factor, double cost) const {
-    if (!rules_.costs.empty()) return measured_batch(full_, cost);
+  // Rounded to the nearest multiple, or down where that would break the budget.
+  std::int64_t batch(double wanted, double cost) const {
     const std::int64_t m = rules_.multiple_b;
-    std::int64_t b = round_to(double(full_.b) * factor, m);
-    if (double(b) * cost > budget()) {
-      b = std::int64_t(std::floor(double(full_.b) * full_cost_ / cost / double(m))) * m;
-    }
+    std::int64_t b = round_to(wanted, m);
+    if (double(b) * cost > budget_) b = std::int64_t(std::floor(double(full_.b) * full_cost_ / cost / double(m))) * m;
     return std::max(m, b);
   }
 
   // `ratio`: the cost of the base's clip / the wanted clip's; `cost`: that of the clip it is rounded to.
   std::int64_t short_batch(const Shape& base, double ratio, double cost) const {
     double times = std::nearbyint(std::pow(ratio, rules_.growth));
-    if (times * double(base.b) * cost > budget()) {
+    if (times * double(base.b) * cost > budget_) {
       times = std::floor(double(full_.b) * full_cost_ / cost / double(base.b));
     }
     return std::int64_t(std::max(1.0, times)) * base.b;
   }
 
-  // The most clips, not only whole multiples, that cost what those of `from` do, and no more than the full batch, which
-  // may take all the memory there is. From the full batch, clips alike have the same batch in every stage.
-  std::int64_t measured_batch(const Shape& from, double cost) const {
-    const double grown = double(from.b) * std::pow(clip_cost(rules_, from) / cost, rules_.growth);
-    const double most = double(full_.b) * full_cost_ / cost, m = double(rules_.multiple_b);
-    const double clips = std::floor(kResolution * std::min(grown, most) / m) * m;
-    return std::max(from.b, std::int64_t(std::min(clips, 0x1p53)));
-  }
-
   const Rules& rules_;
   const Shape& full_;
-  const double full_cost_;
+  const double full_cost_, budget_;
+  const bool measured_;
 };
 
 // The LR stages at one shape.
