@@ -85,7 +85,10 @@ class Report:
 
     def __getitem__(self, shape: Shape) -> ShapeCost:
         """Return the row of `shape`."""
-        return next(row for row in self.rows if row.shape == shape)
+        for row in self.rows:
+            if row.shape == shape:
+                return row
+        raise KeyError(f"no shape {shape} in the report; report.rows has them all")
 
     @property
     def costs(self) -> dict[tuple[int, int, int], float]:
@@ -182,7 +185,7 @@ class Report:
             short = [row for row in rows if len(row.feature_map) == 3 and row.shape.t < stride]
             if short:
                 yield (
-                    f"{_listed(short)} have fewer frames than the network's temporal stride, {stride:g}; "
+                    f"fewer frames than the network's temporal stride, {stride:g}: {_listed(short)}; "
                     "take larger temporal factors in long_cycle=, or a network with less stride"
                 )
 

@@ -127,7 +127,7 @@ class Passes:
         parameters = list(self.model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
         before = sum(tensor.nbytes for tensor in (*parameters, *gradients, *self.model.buffers()))
-        with _as_written(self.model), _Alive() as made:
+        with _as_written(self.model), Alive() as made:
             self._backward(shape, self._batch(shape, clips), step)
         return before, made.peak
 
@@ -154,7 +154,7 @@ class Passes:
         return RuntimeError(f"model ({type(self.model).__name__}) failed at the mini-batch {shape}: {error}")
 
 
-class _Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):
     """Counts the bytes of the tensors that are made and alive at once."""
 
     def __init__(self) -> None:
