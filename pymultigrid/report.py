@@ -159,8 +159,10 @@ class Report:
             when = sum(self.stage_seconds[:number])
             after = f", {_duration(when)} into the run" if when > 0 else ""
             if full.fits < full.shape.b:
-                do = f"the baseline itself does not fit; take a batch of {full.fits} or fewer" if full.fits else (
-                    "not even one full clip fits; take a smaller shape or activation checkpointing"
+                do = (
+                    f"the baseline itself does not fit; take a batch of {full.fits} or fewer"
+                    if full.fits
+                    else ("not even one full clip fits; take a smaller shape or activation checkpointing")
                 )
             else:
                 do = "plan again with costs=report.costs, or with a smaller batch"

@@ -86,8 +86,12 @@ def test_a_shape_that_does_not_fit_is_named_with_its_step_and_time():
     step = next(step for step in schedule if step.shape == shape)
     before = sum(seconds(step.shape) for step in schedule[: schedule.stages[1].start])
     (text,) = found.warnings
-    assert text.startswith(f"{shape} does not fit the memory of some GPU: it needs about 9.95 GB, and 16 of its 64 clips")
-    assert f"at step {step.index:,}, in stage 1, {before:.1f} s into the run; plan again with costs=report.costs" in text
+    assert text.startswith(
+        f"{shape} does not fit the memory of some GPU: it needs about 9.95 GB, and 16 of its 64 clips"
+    )
+    assert (
+        f"at step {step.index:,}, in stage 1, {before:.1f} s into the run; plan again with costs=report.costs" in text
+    )
     assert f"{shape} (fits 16)" in str(found)
     assert f"warning: {text}" in str(found)
 

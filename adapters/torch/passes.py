@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,15 +18,7 @@ from torch.utils._pytree import tree_flatten
 from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that are held before a pass and, at its peak, taken by one of `clips` clips, as many as fit."""
-
-    held: int
-    bytes: float
-    clips: int
+Extents = tuple[int, ...]
 
 
 class Passes:
@@ -45,35 +36,39 @@ class Passes:
         self.is_first = not self.several or distributed.get_rank() == 0
         self.splits = any(isinstance(module, SubBatchNorm) for module in model.modules())
 
-    def memory(self, shape: Shape, steps: list[Step]) -> Memory:
-        """Warm up and measure the mini-batch, or half of it and half again until it fits."""
-        clips = shape.b
-        while True:
-            found = self._fit(shape, clips, steps)
-            failed, held, size = self.most(found is None, *(found or (0, 0)))
-            if not failed:
-                return Memory(int(held), size, clips)
-            if clips == 1:
-                return Memory(0, math.nan, 0)
-            clips //= 2
+    def memory(self, shape: Shape, steps: list[Step]) -> tuple[float, float, int]:
+        """Warm up, and return the bytes held before a pass, those it takes at its peak, and how many clips fitted."""
 
-    def seconds(self, shape: Shape, clips: int, step: Step) -> float:
-        """Return the seconds of a pass of `clips` clips."""
-        batch = self._batch(shape, clips)
-        self._wait()
-        start = time.perf_counter()
-        self._backward(shape, batch, step)
-        self._wait()
-        return time.perf_counter() - start
+        def attempt(clips: int) -> tuple[float, float]:
+            for step in steps:
+                self._backward(shape, self._batch(shape, clips), step)
+            return (self._allocated if self.on_gpu else self._alive)(shape, clips, steps[0])
 
-    def feature_maps(self, shape: Shape) -> dict[str, tuple[int, ...]]:
-        """Return the smallest extents of each convolution's output, from a forward pass of two clips."""
-        smallest: dict[str, tuple[int, ...]] = {}
+        (held, size), clips = self._fitting(attempt, shape.b)
+        return held, size * shape.b / max(1, clips), clips
+
+    def seconds(self, shape: Shape, step: Step, clips: int) -> tuple[float, int]:
+        """Return the seconds of a pass, and how many of `clips` clips fitted."""
+
+        def attempt(clips: int) -> tuple[float, float]:
+            batch = self._batch(shape, clips)
+            self._wait()
+            start = time.perf_counter()
+            self._backward(shape, batch, step)
+            self._wait()
+            return time.perf_counter() - start, 0.0
+
+        (seconds, _), clips = self._fitting(attempt, clips)
+        return seconds * shape.b / max(1, clips), clips
+
+    def feature_maps(self, shape: Shape) -> dict[str, tuple[Extents, Extents]]:
+        """Return the extents of each convolution's smallest input and output, from a forward pass of two clips."""
+        smallest: dict[str, tuple[Extents, Extents]] = {}
 
         def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
             def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                extents = tuple(output.shape[2:])
-                smallest[name] = tuple(map(min, extents, smallest.get(name, extents)))
+                maps = tuple(inputs[0].shape[2:]), tuple(output.shape[2:])
+                smallest[name] = min(smallest.get(name, maps), maps, key=lambda each: math.prod(each[1]))
 
             return hook
 
@@ -92,30 +87,36 @@ class Passes:
                 hook.remove()
         return smallest
 
-    def most(self, *values: float) -> tuple[float, ...]:
-        """Return the largest of each number over the processes."""
-        if not self.several:
-            return values
-        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-        return tuple(shared.tolist())
+    def _fitting(self, attempt: Callable[[int], tuple[float, float]], clips: int) -> tuple[tuple[float, ...], int]:
+        """Attempt a pass with `clips` clips, or half of them and half again until they fit; the slowest process's."""
+        while clips:
+            found = self._attempt(attempt, clips)
+            (failed,) = self._most(found is None)
+            if not failed and found is not None:
+                return self._most(*found), clips
+            clips //= 2
+        return (math.nan, math.nan), 0
 
-    def _fit(self, shape: Shape, clips: int, steps: list[Step]) -> tuple[int, int] | None:
-        """Return the bytes held before a pass and, at its peak, taken by it; None: there are not so many."""
-        measure = self._allocated if self.on_gpu else self._alive
+    def _attempt(self, attempt: Callable[[int], tuple[float, float]], clips: int) -> tuple[float, float] | None:
         # Gradients are not exchanged: a process that is out of memory would leave the others waiting.
         alone = self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
         try:
             with alone:
-                for step in steps:
-                    self._backward(shape, self._batch(shape, clips), step)
-                return measure(shape, clips, steps[0])
+                return attempt(clips)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
         if self.on_gpu:
             torch.cuda.empty_cache()
         return None
+
+    def _most(self, *values: float) -> tuple[float, ...]:
+        """Return the largest of each number over the processes."""
+        if not self.several:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return tuple(shared.tolist())
 
     def _allocated(self, shape: Shape, clips: int, step: Step) -> tuple[int, int]:
         torch.cuda.reset_peak_memory_stats(self.device)

@@ -17,7 +17,7 @@ from pymultigrid import Schedule, Shape, Step
 from pymultigrid.report import Report, ShapeCost, uses
 from torch import Tensor, nn
 
-from pymultigrid.torch.passes import Loss, Passes, is_compiled, tensors
+from pymultigrid.torch.passes import Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch.sampler import Sample
 
 _READ = 4  # clips that are read to time a data set
@@ -88,8 +88,8 @@ def preflight(
     compilation; what a kernel takes and gives back inside is not seen. An optimizer's state is not in it (Adam's is
     twice the parameters), nor is the optimizer's time.
 
-    With several processes all must call it; the slowest and largest counts. Gradients are exchanged in the timed passes
-    only, when all processes know that the shape fits.
+    With several processes all must call it; the slowest and largest counts. DDP's exchange of gradients is left out, so
+    that no process waits for one that is out of memory.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
@@ -99,21 +99,21 @@ def preflight(
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, dtype, whole.processes)
     show = progress and passes.is_first
-    times: dict[Shape, list[float]] = {shape: [] for shape in steps}
     with _as_it_was(model, passes.device):
         maps = _feature_maps({shape: passes.feature_maps(shape) for shape in steps})
         memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+        fits = {shape: clips for shape, (_, _, clips) in memory.items()}
+        times: dict[Shape, list[float]] = {shape: [] for shape in steps}
         for shape in _bar("time", list(steps) * repeats, show):
-            if memory[shape].clips:
-                times[shape].append(passes.seconds(shape, memory[shape].clips, steps[shape][0]))
+            seconds, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
+            times[shape].append(seconds)
     rows = []
-    for shape, taken in memory.items():
-        seconds = passes.most(statistics.median(times[shape]))[0] if taken.clips else math.nan
-        up = shape.b / max(1, taken.clips)
+    for shape, (_, size, _) in memory.items():
         iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
         read = None if dataset is None else _read_seconds(dataset, whole, steps[shape][0])
-        rows.append(ShapeCost(shape, iterations, seconds * up, taken.bytes * up, taken.clips, maps[shape], read))
-    held = max(taken.held for taken in memory.values())
+        median = statistics.median(times[shape])
+        rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
+    held = int(max(held for held, _, clips in memory.values() if clips))
     report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, sum(map(len, steps.values()))))
     for text in report.warnings:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
@@ -176,17 +176,21 @@ def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
     return (time.perf_counter() - start) * step.shape.b / len(samples)
 
 
-def _feature_maps(found: dict[Shape, dict[str, tuple[int, ...]]]) -> dict[Shape, tuple[int, ...] | None]:
+def _feature_maps(found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> dict[Shape, Extents | None]:
     """Return the fewest frames and the smallest height and width of each shape's feature maps.
 
-    Maps that are alike at every shape come after pooling to a fixed size and are left out.
+    Layers that give back what they got, and that at every shape, come after pooling to a fixed size; they are left out.
     """
     layers = next(iter(found.values()))
-    scaled = [layer for layer in layers if len({maps[layer] for maps in found.values()}) > 1]
-    return {shape: _smallest([maps[layer] for layer in scaled]) for shape, maps in found.items()}
+    kept = [
+        layer
+        for layer, (given, made) in layers.items()
+        if given != made or len({maps[layer] for maps in found.values()}) > 1
+    ]
+    return {shape: _smallest([maps[layer][1] for layer in kept]) for shape, maps in found.items()}
 
 
-def _smallest(extents: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+def _smallest(extents: list[Extents]) -> Extents | None:
     if not extents:
         return None
     frames = [each[0] for each in extents if len(each) == 3]
