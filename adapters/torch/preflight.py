@@ -114,7 +114,8 @@ def preflight(
         median = statistics.median(times[shape])
         rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
     held = int(max(held for held, _, clips in memory.values() if clips))
-    report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, sum(map(len, steps.values()))))
+    versions = sum(map(len, steps.values())) if passes.splits else len(steps)
+    report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
     for text in report.warnings:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     return report
@@ -207,7 +208,7 @@ def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:
     if limit > versions:
         return ()
     return (
-        f"torch.compile keeps {limit} versions of a function, and training needs {versions}, evaluation one more; later "
+        f"torch.compile keeps {limit} versions of a function, and training needs up to {versions}, evaluation one more; later "
         f"ones run uncompiled, without a word: set torch._dynamo.config.{name} = {2 * versions} before the first pass",
     )
 
