@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pymultigrid import table
-from pymultigrid._core import Shape, Stage, Step
+from pymultigrid._core import Shape, Stage
 from pymultigrid.schedule import Schedule
 
 _CELLS = 3.5  # below so many cells along a side of the last feature map, accuracy was seen to suffer
@@ -50,9 +50,8 @@ class ShapeCost:
 class Report:
     """The costs of a schedule's shapes, and the run they predict; ``print(report)`` is a table.
 
-    `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the whole
-    schedule, also where it was given a slice, and count forward and backward passes: reading, the optimizer and logging
-    come on top.
+    `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the
+    whole schedule and count forward and backward passes: reading, the optimizer and logging come on top.
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.report import Report, ShapeCost
@@ -167,24 +166,24 @@ class Report:
             else:
                 do = "plan again with costs=report.costs, or with a smaller batch"
             yield (
-                f"{row.shape} does not fit the memory of {self.device}: {size}{row.fits} of its {row.shape.b} clips fit. "
-                f"Training would have failed at step {first:,}, in stage {number}{after}; {do}"
+                f"{row.shape} does not fit the memory of {self.device}: {size}{row.fits} of its {row.shape.b} clips "
+                f"fit. Training would have failed at step {first:,}, in stage {number}{after}; {do}"
             )
 
     def _too_coarse(self) -> Iterator[str]:
         full = self[self.schedule.shape]
-        rows = [row for row in self.rows if row.feature_map is not None and row.shape != full.shape]
-        small = [row for row in rows if min(row.feature_map[-2:]) < _CELLS]
+        maps = {row.shape: row.feature_map for row in self.rows if row.feature_map is not None and row is not full}
+        small = [shape for shape, extents in maps.items() if min(extents[-2:]) < _CELLS]
         if small:
-            least = min(small, key=lambda row: min(row.feature_map[-2:]))
+            least = min(small, key=lambda shape: min(maps[shape][-2:]))
             yield (
-                f"the network is too coarse for {_listed(small)}: its last feature map is "
-                f"{_by(least.feature_map[-2:])} at {least.shape}, and below about {_CELLS} cells accuracy suffers; "
+                f"the network is too coarse for {_listed(small)}: its last feature map is {_by(maps[least][-2:])} at "
+                f"{least}, and below about {_CELLS} cells accuracy suffers; "
                 "take larger factors in short_cycle= and long_cycle=, or a network with less stride"
             )
         if full.feature_map is not None and len(full.feature_map) == 3:
             stride = full.shape.t / full.feature_map[0]
-            short = [row for row in rows if len(row.feature_map) == 3 and row.shape.t < stride]
+            short = [shape for shape in maps if shape.t < stride]
             if short:
                 yield (
                     f"fewer frames than the network's temporal stride, {stride:g}: {_listed(short)}; "
@@ -192,17 +191,15 @@ class Report:
                 )
 
     def _too_dear(self) -> Iterator[str]:
-        dear = [row for row in self.rows if self._share(row) > _SHARE]
-        if dear:
-            worst = max(dear, key=self._share)
-            yield (
-                f"note: dearer than their share: {_listed(dear)}, up to {self._share(worst):.2f} times the full "
-                f"mini-batch at {worst.shape}; planned again with costs=report.costs, none is"
-            )
-
-    def _share(self, row: ShapeCost) -> float:
         full = self[self.schedule.shape]
-        return max(row.seconds / full.seconds, row.bytes / full.bytes)
+        shares = {row.shape: max(row.seconds / full.seconds, row.bytes / full.bytes) for row in self.rows}
+        dear = [shape for shape, share in shares.items() if share > _SHARE]
+        if dear:
+            worst = max(dear, key=lambda shape: shares[shape])
+            yield (
+                f"note: dearer than their share: {_listed(dear)}, up to {shares[worst]:.2f} times the full mini-batch "
+                f"at {worst}; planned again with costs=report.costs, none is"
+            )
 
     def __str__(self) -> str:
         schedule, full = self.schedule, self[self.schedule.shape]
@@ -215,13 +212,10 @@ class Report:
             f"this schedule: {schedule.stages[-1].stop:,} iterations, {_duration(self.seconds)}: "
             f"{self.speedup:.2f}x faster (nominal {schedule.speedup:.2f}x)",
         ]
-        reads = [row for row in self.rows if row.read_seconds and row.seconds > 0]
-        if reads:
-            most = max(reads, key=lambda row: row.read_seconds / row.seconds)
-            lines.append(
-                f"data: {math.ceil(most.read_seconds / most.seconds)} workers keep up with every shape; "
-                f"{most.shape} asks the most"
-            )
+        workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds is not None}
+        if workers:
+            most = max(workers, key=lambda shape: workers[shape])
+            lines.append(f"data: {math.ceil(workers[most])} workers keep up with every shape; {most} asks the most")
         return "\n".join([*lines, *self._too_dear(), *(f"warning: {text}" for text in self.warnings)])
 
     def _shape_table(self) -> str:
@@ -273,8 +267,8 @@ def uses(stage: Stage) -> Iterator[tuple[Shape, int, int]]:
         yield shape, stage.stop - 1 - back - (count - 1) * n, count
 
 
-def _listed(rows: list[ShapeCost]) -> str:
-    return ", ".join(str(row.shape) for row in rows)
+def _listed(shapes: list[Shape]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _by(sizes: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ _HEADER = (
 
 
 def draw(stages: Sequence[Stage], full: Shape) -> str:
-    """Return a line per stage of a schedule: its share of the compute, and its dearest step relative to the baseline's (memory)."""
+    """Return a line per stage: its share of the compute, and its dearest step relative to the baseline's (memory)."""
     total = sum(stage.cells for stage in stages)
     rows = [
         (

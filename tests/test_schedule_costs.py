@@ -113,7 +113,7 @@ def test_no_step_is_dearer_than_the_full_shape(data):
 
 def test_the_plan_keeps_its_batches():
     """Costs make the plan and are no part of it."""
-    schedule = kinetics(costs={clip: cost for clip, cost in nominal(kinetics()).items()})
+    schedule = kinetics(costs=nominal(kinetics()))
     assert schedule == kinetics()
     assert "costs" not in schedule.to_dict()
     assert schedule.with_processes(4).stages[0].base.b == 2 * schedule.stages[0].base.b

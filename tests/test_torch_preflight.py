@@ -15,11 +15,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
 
-from torch import nn
+from pymultigrid.torch import SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
+from pymultigrid.torch.passes import Alive  # noqa: E402
+from torch import nn  # noqa: E402
 
-from pymultigrid import Schedule, Shape
-from pymultigrid.torch import SubBatchNorm3d, VideoDataset, preflight, sub_batches
-from pymultigrid.torch.passes import Alive
+from pymultigrid import Schedule, Shape  # noqa: E402
 
 FULL = Shape(4, 8, 32, 32)
 
@@ -108,7 +108,7 @@ def everything(model, optimizer):
             "hooks": [len(m._forward_hooks) for m in model.modules()],
             "optimizer": optimizer.state_dict(),
             "torch": torch.get_rng_state(),
-            "numpy": np.random.get_state()[1],
+            "numpy": np.random.get_state()[1],  # noqa: NPY002, the global one
             "python": random.getstate(),
         }
     )
@@ -126,7 +126,7 @@ def same(a, b):
 
 def noisy(model, clips):
     """A loss that draws from every random state there is."""
-    noise = random.random() + np.random.rand() + torch.rand(())
+    noise = random.random() + np.random.rand() + torch.rand(())  # noqa: NPY002
     return model(clips).square().mean() * noise
 
 
@@ -157,7 +157,7 @@ def test_training_goes_on_to_the_bit():
         model, schedule = net(), plan()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         random.seed(1)
-        np.random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
         torch.manual_seed(1)
         out = []
         for i, step in enumerate(schedule[:6]):

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
+
 import torch
 from pymultigrid import Shape, Step
 from torch import Tensor, distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-
-from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 Extents = tuple[int, ...]
@@ -99,9 +99,9 @@ class Passes:
 
     def _attempt(self, attempt: Callable[[int], tuple[float, float]], clips: int) -> tuple[float, float] | None:
         # Gradients are not exchanged: a process that is out of memory would leave the others waiting.
-        alone = self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
+        alone: Any = getattr(self.model, "no_sync", nullcontext)
         try:
-            with alone:
+            with alone():
                 return attempt(clips)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
@@ -156,35 +156,35 @@ class Passes:
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made and alive at once."""
+    """Counts the bytes of the tensors made inside: `now` alive, `peak` the most at once."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing compiled runs inside; to guard against it torch would import its compiler, for seconds
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self.known: set[int] = set()
+        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count((args, kwargs), of_ours=False)  # what an operation changes in place and returns is not new
+        self._count((args, kwargs), of_ours=False)  # what an operation changes in place and returns is not new
         out = func(*args, **(kwargs or {}))
-        self.count(out, of_ours=True)
+        self._count(out, of_ours=True)
         return out
 
-    def count(self, values: Any, *, of_ours: bool) -> None:
+    def _count(self, values: Any, *, of_ours: bool) -> None:
         for tensor in tensors(values):
             storage = tensor.untyped_storage()
-            if id(storage) not in self.known:
+            if id(storage) not in self._known:
                 size = storage.nbytes() if of_ours else 0
-                self.known.add(id(storage))
+                self._known.add(id(storage))
                 self.now += size
                 self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self.gone, id(storage), size)
+                weakref.finalize(storage, self._gone, id(storage), size)
 
-    def gone(self, key: int, size: int) -> None:
-        self.known.discard(key)
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
         self.now -= size
 
 
