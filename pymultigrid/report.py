@@ -212,7 +212,7 @@ class Report:
             f"this schedule: {schedule.stages[-1].stop:,} iterations, {_duration(self.seconds)}: "
             f"{self.speedup:.2f}x faster (nominal {schedule.speedup:.2f}x)",
         ]
-        workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds is not None}
+        workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds and row.fits}
         if workers:
             most = max(workers, key=lambda shape: workers[shape])
             lines.append(f"data: {math.ceil(workers[most])} workers keep up with every shape; {most} asks the most")

@@ -37,8 +37,8 @@ def preflight(
     """Run forward and backward at every shape of a schedule before training, and report time, memory and what is wrong.
 
     The mini-batches are random clips on the model's device, the largest first. The model is left as it was: parameters,
-    gradients, buffers (running statistics), training mode, and the random state of torch, NumPy and Python. A compiled
-    model is compiled for each shape, and cuDNN has seen it.
+    gradients, buffers (running statistics), training mode and counters of its modules, and the random state of torch,
+    NumPy and Python. A compiled model has been compiled for each shape then, and cuDNN has seen them.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -111,10 +111,10 @@ def preflight(
     rows = []
     for shape, (_, size, _) in memory.items():
         iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
-        read = None if dataset is None else _read_seconds(dataset, whole, steps[shape][0])
+        read = None if dataset is None or not iterations else _read_seconds(dataset, whole, steps[shape][0])
         median = statistics.median(times[shape])
         rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
-    held = int(max(held for held, _, clips in memory.values() if clips))
+    held = int(max((held for held, _, clips in memory.values() if clips), default=0))
     versions = sum(map(len, steps.values())) if passes.splits else len(steps)
     report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
     for text in report.warnings:
@@ -124,9 +124,10 @@ def preflight(
 
 @contextmanager
 def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Train mode and gradients of zero inside; everything as it was afterwards."""
+    """In training mode and with gradients of zero inside; everything as it was afterwards."""
     modules, parameters = list(model.modules()), list(model.parameters())
-    modes = [module.training for module in modules]
+    # Training mode, splits, counters, whether DDP shares buffers at the next forward.
+    plain = [{name: v for name, v in vars(m).items() if isinstance(v, (bool, int, float, str))} for m in modules]
     buffers = [dict(module._buffers) for module in modules]
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [parameter.grad for parameter in parameters]
@@ -144,8 +145,8 @@ def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
         np.random.set_state(array)  # noqa: NPY002
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        for module, mode, own in zip(modules, modes, buffers, strict=True):
-            module.training = mode
+        for module, attributes, own in zip(modules, plain, buffers, strict=True):
+            vars(module).update(attributes)
             module._buffers.clear()
             module._buffers.update(own)
         with torch.no_grad():
