@@ -463,3 +463,17 @@ def test_the_page_runs_as_written(tmp_path):
     assert names["report"].warnings == ()
     assert (tmp_path / "preflight.png").read_bytes().startswith(b"\x89PNG")
     assert names["schedule"].shape == names["report"].schedule.shape
+
+
+def test_the_pages_command(tmp_path):
+    for package in ("av", "sklearn", "tqdm"):
+        pytest.importorskip(package, reason=f"{package} is missing: examples/demo/costs.py was NOT run")
+    command = Path(__file__).parent.parent / "examples" / "demo" / "costs.py"
+    done = subprocess.run(
+        [sys.executable, command, "--videos", "4", "--rounds", "1"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    page = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text()
+    for line in done.stdout.splitlines():
+        if line.split()[:1] in (["shape"], ["stage"]):  # the headers of the three tables
+            assert " ".join(line.split()) in " ".join(page.split())

@@ -77,11 +77,12 @@ def main() -> None:
     torch.manual_seed(0)
     with TemporaryDirectory() as folder:
         dataset = read(write_split(Path(folder), "train", options.videos, seed=0))
-        schedule = plan("long+short", options.videos, epochs=300)
+        epochs = 2400 * 8 / options.videos  # 2400 iterations of the baseline
+        schedule = plan("long+short", options.videos, epochs)
         model = SubBatchNorm3d.convert(Network(DIGITS, MOTIONS))
         print(preflight(model, schedule, loss, dataset=dataset, repeats=options.rounds))
         print()
-        compare(dataset, schedule, plan("baseline", options.videos, epochs=300), options.rounds)
+        compare(dataset, schedule, plan("baseline", options.videos, epochs), options.rounds)
 
 
 if __name__ == "__main__":
