@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
@@ -257,11 +258,12 @@ class Schedule:
         if not all(0 < f <= 1 for f in first):
             raise ValueError(f"start ({tuple(start)}) must be fractions of the full shape, in (0, 1]")
         full = (shape.t, shape.h, shape.w)
-        ramp = [[f + (1 - f) * i / (n - 1) for f in first] for i in range(n)]
+        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(first, full, strict=True))
         ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
+        lengths = [until - since for since, until in pairwise(ends)]
         return cls.from_phases(
             shape,
-            [(ends[i + 1] - ends[i], tuple(f * s for f, s in zip(ramp[i], full, strict=True))) for i in range(n)],
+            list(zip(lengths, zip(*ramps, strict=True), strict=True)),
             samples=samples,
             lr_drops=lr_drops,
             processes=processes,
