@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL := build/wheel
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.inl)
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.inl tests/*.cpp)
 # Runs from another directory than the root: there the source folder pymultigrid/ would hide the installed package.
 ELSEWHERE := cd build &&
 

@@ -310,6 +310,19 @@ def measure(work: Work, peers: dict[str, Peer], rounds: int) -> dict[str, float]
     return {"bytes": moved, **{name: float(np.median(values)) for name, values in times.items()}}
 
 
+def two_threads(work: Work, rounds: int) -> float:
+    """Return how many times faster two threads write the batch than one, by the clock on the wall."""
+    clips = make_clips(work, np.random.default_rng(0))
+    out = _core.empty((work.clips, 3, *work.size), np.dtype(work.dtype))
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3 * rounds):
+        for threads, seconds in times.items():
+            start = time.perf_counter()
+            ours(work, clips, out, threads)
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(times[1]) / np.median(times[2]))
+
+
 def report(work: Work, result: dict[str, float]) -> None:
     mine, roof = result["pymultigrid"], result["roofline"]
     ratios = [
@@ -351,6 +364,7 @@ def main() -> None:
         _core._choose_vector_path(args.path)
     wanted = args.peers.lower().split(",")
     peers = {name: peer for name, peer in installed().items() if any(word in name.lower() for word in wanted)}
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     one_core()
     print(f"vector path {_core._vector_path()}; ratios are the other's time over ours")
     results = {}
@@ -358,6 +372,10 @@ def main() -> None:
         if args.rows in work.name:
             results[work.name] = measure(work, peers, args.rounds)
             report(work, results[work.name])
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores)
+        ratios = [f"{work.name} {two_threads(work, args.rounds):.2f}x" for work in WORKS if work.name in results]
+        print("two threads, of one's speed (needs two idle cores):  " + "  ".join(ratios))
     if args.json:
         args.json.write_text(json.dumps({"seconds": results, "vector_path": _core._vector_path()}, indent=1) + "\n")
     if args.plot:

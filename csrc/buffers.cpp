@@ -19,7 +19,8 @@ constexpr int slots = 8;
 std::atomic_flag taken = ATOMIC_FLAG_INIT;
 Buffer ring[slots];
 int used = 0;
-std::size_t held = 0, limit = std::size_t{256} << 20;
+std::atomic<std::size_t> held{0};  // read outside, too
+std::size_t limit = std::size_t{256} << 20;
 
 class Entry {
  public:

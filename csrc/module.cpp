@@ -103,14 +103,14 @@ void bind_shape(py::module_& m) {
       .def("__str__", [](const Shape& s) { return py::str("{}x{}x{}x{}").format(s.b, s.t, s.h, s.w); });
 }
 
-using Points = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
-Points map_points(const Grid& grid, const Points& points) {
+Doubles map_points(const Grid& grid, const Doubles& points) {
   const py::ssize_t width = points.ndim() > 0 ? points.shape(points.ndim() - 1) : 0;
   if (width != 2 && width != 4) {
     refuse("points has a last axis of ", width, "; it must hold (x, y) points or (x0, y0, x1, y1) boxes");
   }
-  Points mapped(std::vector<py::ssize_t>(points.shape(), points.shape() + points.ndim()));
+  Doubles mapped(std::vector<py::ssize_t>(points.shape(), points.shape() + points.ndim()));
   const double* from = points.data();
   double* to = mapped.mutable_data();
   for (py::ssize_t i = 0; i < points.size(); ++i) to[i] = map_point(i % 2 == 0 ? grid.w : grid.h, from[i]);
@@ -344,6 +344,24 @@ void bind_schedule(py::module_& m) {
       },
       "position"_a, "samples"_a, "seed"_a,
       "The sample at `position` of the stream: epoch by epoch, each a permutation of range(samples).");
+  m.def(
+      "shuffle",
+      [](std::int64_t first, std::int64_t count, std::int64_t samples, std::uint64_t seed) {
+        std::vector<std::int64_t> order;
+        for (std::int64_t p = first; p < first + count; ++p) order.push_back(shuffled(p, samples, seed));
+        return order;
+      },
+      "first"_a, "count"_a, "samples"_a, "seed"_a, "`shuffled` at the positions first .. first + count.");
+  m.def(
+      "draw",
+      [](std::int64_t first, std::int64_t count, const Doubles& rising, std::uint64_t seed) {
+        std::vector<std::int64_t> samples;
+        for (std::int64_t p = first; p < first + count; ++p)
+          samples.push_back(drawn(p, rising.data(), rising.size(), seed));
+        return samples;
+      },
+      "first"_a, "count"_a, "rising"_a, "seed"_a,
+      "The samples at the positions first .. first + count, with replacement; rising: the running sum of the weights.");
   m.def("clips_by", &clips_by, "end_epoch"_a, "samples"_a, "The clips before `end_epoch`, rounded up.");
   m.def(
       "philox", [](std::uint64_t key, const std::array<std::uint32_t, 4>& counter) { return philox(key, counter); },

@@ -8,17 +8,19 @@
 namespace multigrid {
 namespace {
 
-// The numbers of one draw, in order: uniform in [0, 1), 53 bits.
+// Uniform in [0, 1), 53 bits.
+double unit(const std::array<std::uint32_t, 4>& words) {
+  return double((std::uint64_t(words[0]) << 32 | words[1]) >> 11) * 0x1p-53;
+}
+
+// The numbers of one draw, in order: uniform in [0, 1).
 class Draws {
  public:
   Draws(std::uint64_t seed, std::uint64_t step, std::uint64_t sample) : seed_(seed), step_(step), sample_(sample) {}
 
   double uniform() {
     // 32 bits of the step are enough for four billion iterations.
-    const auto words =
-        philox(seed_, {count_++, std::uint32_t(step_), std::uint32_t(sample_), std::uint32_t(sample_ >> 32)});
-    const std::uint64_t bits = (std::uint64_t(words[0]) << 32 | words[1]) >> 11;
-    return double(bits) * 0x1p-53;
+    return unit(philox(seed_, {count_++, std::uint32_t(step_), std::uint32_t(sample_), std::uint32_t(sample_ >> 32)}));
   }
   double uniform(const Range& range) { return range.low + (range.high - range.low) * uniform(); }
   std::int64_t integer(std::int64_t low, std::int64_t high) {  // both included
@@ -161,6 +163,14 @@ std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t
     x = std::uint64_t(left) << half | right;
   } while (x >= std::uint64_t(samples));
   return std::int64_t(x);
+}
+
+// The last word keeps the counters apart from those of `shuffled` (all ones) and of grids (below 2^31).
+std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t samples, std::uint64_t seed) {
+  const auto p = std::uint64_t(position);
+  const double share = unit(philox(seed, {std::uint32_t(p), std::uint32_t(p >> 32), 0, 0xFFFFFFFEu}));
+  // share < 1 makes the product less than the sum of the weights, also when rounded: always a sample with a weight.
+  return std::upper_bound(rising, rising + samples, share * rising[samples - 1]) - rising;
 }
 
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,

@@ -19,6 +19,9 @@ std::array<std::uint32_t, 4> philox(std::uint64_t key, const std::array<std::uin
 // The sample at `position` of the stream: epoch by epoch, each a permutation of [0, samples).
 std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t seed);
 
+// The sample at `position` of a stream drawn with replacement; `rising` holds the running sum of `samples` weights.
+std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t samples, std::uint64_t seed);
+
 // A source video: frames, height, width.
 struct Extent {
   std::int64_t t, h, w;

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ class Video:
     Parameters
     ----------
     path
-        The file.
+        The file, or its bytes, as an archive or a stream holds them.
 
     Raises
     ------
@@ -80,11 +82,13 @@ class Video:
         it is first read.
     """
 
-    __slots__ = ("_index", "path")
+    __slots__ = ("_bytes", "_file", "_index", "path")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str] | bytes) -> None:
+        self._bytes = path if isinstance(path, bytes) else None
+        self.path = f"<{len(path)} bytes>" if isinstance(path, bytes) else os.fspath(path)
         self._index: _Index | None = None
+        self._file: tuple[Any, Any] | None = None  # while it is held open
 
     def __repr__(self) -> str:
         return f"Video({self.path!r})"
@@ -94,6 +98,19 @@ class Video:
         """Frames, height and width in pixels."""
         index = self._probed()
         return len(index.times), index.height, index.width
+
+    @contextmanager
+    def open(self) -> Iterator[Video]:
+        """Give this video with its file held open, so that asking for the extent and then for frames opens it once.
+
+        ``with video.open() as file: clip = file.clip(step.grid(file.extent, seed=0, sample=17))``
+        """
+        held = copy.copy(self)
+        with self._opened() as held._file:
+            try:
+                yield held
+            finally:
+                self._index = held._index
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Decode the frames of these numbers, in any order, repeats allowed: uint8 RGB, len(frames) x H x W x 3.
@@ -114,7 +131,7 @@ class Video:
         out = np.empty((len(frames), index.height, index.width, 3), np.uint8)
         if not places:
             return out
-        with self._opened() as (container, stream):
+        with self._reading() as (container, stream):
             convert = VideoReformatter()
             for start, run in _runs(index.keys, sorted(places)):
                 for number, frame in self._decoded(container, stream, index, start, run):
@@ -143,7 +160,7 @@ class Video:
         return self._index
 
     def _probe(self) -> _Index:
-        with self._opened() as (container, stream):
+        with self._reading() as (container, stream):
             packets = [p for p in container.demux(stream) if p.size]
             if any(p.is_corrupt for p in packets) or len(packets) < stream.frames:
                 raise ValueError(
@@ -174,11 +191,14 @@ class Video:
             )
         return stamps
 
+    def _reading(self) -> AbstractContextManager[tuple[Any, Any]]:
+        return self._opened() if self._file is None else nullcontext(self._file)
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """Open the file, and turn whatever FFmpeg has to say about it into an error that names it."""
         try:
-            with av.open(self.path) as container:
+            with av.open(self.path if self._bytes is None else BytesIO(self._bytes)) as container:
                 if not container.streams.video:
                     raise ValueError(f"{self.path}: the file has no video stream; leave it out")
                 stream = container.streams.video[0]
@@ -187,7 +207,7 @@ class Video:
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except FFmpegError as error:
-            if not Path(self.path).exists():
+            if self._bytes is None and not Path(self.path).exists():
                 raise FileNotFoundError(f"{self.path}: there is no such file; check the path") from None
             raise ValueError(
                 f"{self.path}: the file cannot be read as a video ({error.strerror}): it is truncated, damaged or of "

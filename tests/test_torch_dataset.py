@@ -9,12 +9,14 @@ import pytest
 torch = pytest.importorskip(
     "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
 )
-pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
+av = pytest.importorskip(
+    "av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]"
+)
 
 import mp4  # noqa: E402
 import pymultigrid.torch  # noqa: E402
 from pymultigrid.torch import BatchSampler, VideoDataset, resample  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import ConcatDataset, DataLoader, random_split  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
 from pymultigrid.video import Video  # noqa: E402
@@ -47,7 +49,8 @@ def test_a_clip_is_the_video_on_the_samples_grid(paths):
         grid = batch[0].grid(Video(paths[index]).extent, stride=2, flip=1.0)
         whole = torch.from_numpy(mp4.decode(paths[index]))
         assert label == "aabbcc"[index]
-        assert torch.equal(clip, resample(whole, grid, mean=[0.4, 0.45, 0.5], std=0.225))
+        want = resample(whole, grid, mean=[0.4, 0.45, 0.5], std=0.225)
+        torch.testing.assert_close(clip, want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
@@ -92,6 +95,111 @@ def test_a_file_is_probed_once(paths, monkeypatch):
     assert len(probes) == len(set(probes)) <= 6
 
 
+def test_a_file_is_opened_once_for_a_batch(paths, monkeypatch):
+    opened = []
+    av_open = av.open
+    monkeypatch.setattr(av, "open", lambda file, *args: opened.append(file) or av_open(file, *args))
+    dataset = VideoDataset(paths, range(6))
+    for visit in range(2):
+        for batch in list(BatchSampler(SCHEDULE, repeats=2))[:4]:
+            dataset.__getitems__(batch)
+            assert len(opened) == len(set(opened)) == len(set(batch.indices)), visit
+            opened.clear()
+
+
+# -- clips of one video in a batch -------------------------------------------------------------------------------------
+
+
+def reads(monkeypatch):
+    """The videos that are read from now on, in order."""
+    seen = []
+    read = Video.read
+    monkeypatch.setattr(Video, "read", lambda self, frames: seen.append(self.path) or read(self, frames))
+    return seen
+
+
+@pytest.mark.parametrize("resample_on", ["worker", "device"])
+def test_clips_of_one_video_are_read_together(paths, monkeypatch, resample_on):
+    dataset = VideoDataset(paths, range(6), std=0.5, resample_on=resample_on)
+    for batch in list(BatchSampler(SCHEDULE, repeats=3, seed=2))[::4]:
+        seen = reads(monkeypatch)
+        together = dataset.__getitems__(batch)
+        assert sorted(seen) == sorted({dataset.videos[index].path for index in batch.indices})
+        for sample, (clip, label) in zip(batch, together, strict=True):
+            alone, want = dataset[sample]
+            assert label == want == sample.index
+            assert torch.equal(clip.to("cpu"), alone.to("cpu"))
+
+
+def test_repeats_in_a_loader_read_each_video_once(paths, monkeypatch):
+    seen = reads(monkeypatch)
+    sampler = BatchSampler(SCHEDULE[:6], repeats=2)
+    for step, batch, (clips, labels) in zip(
+        SCHEDULE, sampler, DataLoader(VideoDataset(paths, range(6)), batch_sampler=sampler), strict=False
+    ):
+        assert clips.shape == (step.shape.b, 3, *tuple(step.shape)[1:])
+        assert labels.tolist() == list(batch.indices)
+        assert len(set(seen)) == len(seen) == len(set(batch.indices)) < len(batch)
+        seen.clear()
+
+
+def test_a_subclass_has_its_own_item(paths):
+    class Doubled(VideoDataset):
+        def __getitem__(self, sample):
+            clip, label = super().__getitem__(sample)
+            return 2 * clip, label
+
+    for batch in list(BatchSampler(SCHEDULE))[:2]:
+        (plain,), (doubled,) = (
+            DataLoader(kind(paths, range(6)), batch_sampler=[batch]) for kind in (VideoDataset, Doubled)
+        )
+        assert torch.equal(doubled[0], 2 * plain[0])
+
+
+# -- parts of a data set -----------------------------------------------------------------------------------------------
+
+
+def test_a_split_is_a_subset(paths):
+    whole = VideoDataset(paths, "abcdef", std=0.5, stride=2)
+    halves = random_split(whole, [0.5, 0.5], generator=torch.Generator().manual_seed(0))
+    schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=3, epochs=4)
+    for half in halves:
+        part = whole.subset(half.indices)
+        assert [video.path for video in part.videos] == [str(paths[i]) for i in half.indices]
+        assert list(part.labels) == ["abcdef"[i] for i in half.indices]
+        for step, (clips, labels) in zip(schedule, DataLoader(part, batch_sampler=BatchSampler(schedule)), strict=True):
+            assert clips.shape[2:] == tuple(step.shape)[1:]
+            assert set(labels) <= set(part.labels)
+        with pytest.raises(TypeError, match=re.escape("random_split lose the grid: take dataset.subset(part.indices)")):
+            next(iter(DataLoader(half, batch_sampler=BatchSampler(schedule))))
+    assert len(whole) == 6
+
+
+def test_bad_subsets(paths):
+    dataset = VideoDataset(paths, range(6))
+    with pytest.raises(ValueError, match=re.escape("indices is empty; choose at least one video")):
+        dataset.subset([])
+    with pytest.raises(ValueError, match=re.escape("indices has 6, which must lie in [0, 6), the data set's videos")):
+        dataset.subset([0, 6])
+
+
+def test_concatenated_video_data_sets(paths):
+    parts = [VideoDataset(paths[:2], "ab", flip=0), VideoDataset(paths[2:], "cdef", flip=0)]
+    whole = VideoDataset(paths, "abcdef", flip=0)
+    for (clips, labels), (want, same) in zip(
+        DataLoader(ConcatDataset(parts), batch_sampler=BatchSampler(SCHEDULE[:6])),
+        DataLoader(whole, batch_sampler=BatchSampler(SCHEDULE[:6])),
+        strict=True,
+    ):
+        assert torch.equal(clips, want)
+        assert labels == same
+    few = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=5, epochs=8)
+    with pytest.raises(
+        ValueError, match=re.escape("is for 3 videos and the data set has 4, of which 1 would never be")
+    ):
+        list(DataLoader(ConcatDataset(parts), batch_sampler=BatchSampler(few)))
+
+
 # -- evaluation --------------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +213,8 @@ def test_views(paths, clips, crops):
         grids = SCHEDULE.views(whole.shape[:3], clips=clips, crops=crops, stride=2)
         assert got.shape == (clips * crops, 3, 8, 32, 32)
         assert label == i
-        assert torch.equal(got, torch.stack([resample(whole, grid, std=0.5) for grid in grids]))
+        want = torch.stack([resample(whole, grid, std=0.5) for grid in grids])
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
 def test_views_in_a_loader(paths):
@@ -165,6 +274,23 @@ def test_an_index_is_no_sample(paths):
         VideoDataset(paths, range(6))[0]
 
 
+def test_a_schedule_for_fewer_videos(paths):
+    """Some would never be read, and nobody would notice."""
+    few = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=4, epochs=8)
+    dataset = VideoDataset(paths, range(6))
+    wrong = (
+        "the schedule is for 4 videos and the data set has 6, of which 2 would never be read; build it with samples=6"
+    )
+    with pytest.raises(ValueError, match=re.escape(wrong)):
+        next(iter(DataLoader(dataset, batch_sampler=BatchSampler(few))))
+    assert len(list(DataLoader(dataset.subset(range(4)), batch_sampler=BatchSampler(few[:2])))) == 2
+
+
+def test_where_to_resample(paths):
+    with pytest.raises(ValueError, match=re.escape("""resample_on ('gpu') must be "worker" or "device\"""")):
+        VideoDataset(paths, range(6), resample_on="gpu")
+
+
 def test_a_schedule_for_more_videos(paths):
     sample = next(s for batch in BatchSampler(SCHEDULE) for s in batch if s.index >= 4)
     with pytest.raises(ValueError, match=re.escape(f"asks for video {sample.index} of 4; build it with samples=4")):
@@ -213,7 +339,7 @@ def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
 # -- the package -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "dataset", "resample", "sampler", "scaled_lr"])
+@pytest.mark.parametrize("name", ["batch_norm", "dataset", "decoded", "resample", "sampler", "scaled_lr", "stream"])
 def test_examples_run(name):
     failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch.{name}"))
     assert tried

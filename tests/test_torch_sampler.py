@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip(
@@ -13,7 +14,7 @@ torch = pytest.importorskip(
 from pymultigrid.torch import BatchSampler, Sample  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape, _core  # noqa: E402
 
 SAMPLES = 50
 SCHEDULE = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,))
@@ -45,7 +46,7 @@ def test_a_batch_per_step_of_its_shape():
     assert len(sampler) == len(SCHEDULE) == len(list(sampler))
     for step, batch in zip(SCHEDULE, sampler, strict=True):
         positions = range(step.first, step.first + step.shape.b)
-        assert batch == [Sample(SCHEDULE.sample(p, seed=3), step, p, 3) for p in positions]
+        assert list(batch) == [Sample(SCHEDULE.sample(p, seed=3), step, p, 3, SAMPLES) for p in positions]
 
 
 def test_every_video_once_in_an_epoch():
@@ -65,6 +66,18 @@ def test_a_sample_is_frozen_and_pickles():
     assert pickle.loads(pickle.dumps(sample)) == sample
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample.index = 3
+
+
+def test_a_batch_is_a_frozen_sequence_that_pickles_small():
+    batch = list(BatchSampler(SCHEDULE))[3]
+    assert pickle.loads(pickle.dumps(batch)) == batch
+    assert list(batch[1:3]) == [batch[1], batch[2]]
+    assert batch[-1] == list(batch)[-1]
+    with pytest.raises(IndexError):
+        batch[len(batch)]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        batch.seed = 3
+    assert len(pickle.dumps(batch)) < len(pickle.dumps(list(batch)))
 
 
 def test_ranks_share_every_step():
@@ -109,6 +122,139 @@ def test_list_backed_data_sets_work_unchanged():
     assert next(iter(DataLoader(rows, batch_sampler=BatchSampler(SCHEDULE)))).tolist() == first.tolist()
 
 
+# -- gradient accumulation ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("world", "k"), [(1, 4), (2, 2), (4, 1)])
+def test_accumulation_is_processes_in_time(world, k):
+    """However the processes of a schedule are divided into ranks and micro-batches, a step's clips are the same."""
+    schedule = of(4)
+    ranks = [list(BatchSampler(schedule, rank=rank, accumulate=k, seed=2)) for rank in range(world)]
+    assert {len(batches) for batches in ranks} == {k * len(schedule)}
+    assert len(BatchSampler(schedule, rank=0, accumulate=k)) == k * len(schedule)
+    for i, step in enumerate(schedule):
+        samples = [sample for batches in ranks for batch in batches[i * k : (i + 1) * k] for sample in batch]
+        assert [sample.position for sample in samples] == list(range(step.first, step.first + 4 * step.shape.b))
+        assert {sample.step for sample in samples} == {step}
+        assert all(len(batch) == step.shape.b for batches in ranks for batch in batches[i * k : (i + 1) * k])
+
+
+def test_accumulated_gradients_are_the_whole_batchs():
+    """The loop of the docstring, on real gradients: the mean over micro-batches is the global batch's."""
+    data = torch.randn(SAMPLES, 3, generator=torch.Generator().manual_seed(0))
+    schedule = of(2)[:5]
+
+    def gradients(loader, k):
+        batches = iter(loader)
+        for _ in schedule:
+            weight = torch.zeros(3, requires_grad=True)
+            for _ in range(k):
+                ((next(batches)[0] @ weight - 1).square().mean() / k).backward()
+            yield weight.grad
+        assert next(batches, None) is None
+
+    rows = torch.utils.data.TensorDataset(data)
+    micro = DataLoader(rows, batch_sampler=BatchSampler(schedule, accumulate=2), num_workers=2)
+    assert len(micro) == 10
+    whole = DataLoader(rows, batch_sampler=BatchSampler(schedule.with_processes(1)))
+    for a, b in zip(gradients(micro, 2), gradients(whole, 1), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# -- repeats and weights -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 7])
+def test_repeats_are_clips_of_one_video(repeats):
+    """Whatever borders of batches, epochs and ranks lie between them."""
+    ranks = [list(BatchSampler(of(2), rank=rank, repeats=repeats, seed=9)) for rank in range(2)]
+    samples = sorted((s for batches in ranks for batch in batches for s in batch), key=lambda s: s.position)
+    assert [s.position for s in samples] == list(range(of(2).clips))
+    assert [s.index for s in samples] == [SCHEDULE.sample(s.position // repeats, seed=9) for s in samples]
+    grids = [s.grid((400, 480, 640)) for s in samples[:repeats]]
+    assert len(set(grids)) == repeats
+    assert list(BatchSampler(of(2)[7:], rank=1, repeats=repeats, seed=9)) == ranks[1][7:]
+
+
+def test_weights_are_shares_drawn_with_replacement():
+    weights = [0.0, *range(1, SAMPLES - 1), 0.0]
+    schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=200)
+    drawn = torch.tensor([i for batch in BatchSampler(schedule, weights=weights, seed=1) for i in batch.indices])
+    counts = torch.bincount(drawn, minlength=SAMPLES).double()
+    assert counts[0] == counts[-1] == 0
+    expected = len(drawn) * torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    inside = slice(1, -1)
+    chi2 = ((counts - expected)[inside].square() / expected[inside]).sum()
+    assert chi2 < 90  # 47 degrees of freedom: one seed in thousands would exceed it, and this one is fixed
+
+
+def test_weighted_draws_are_a_function_of_seed_and_position():
+    weights = torch.arange(SAMPLES) + 1.0
+    whole = [s for batch in BatchSampler(of(1), weights=weights, seed=4) for s in batch]
+    video = {s.position: s.index for s in whole}
+    for rank in range(3):
+        for batch in BatchSampler(of(3)[5:], rank=rank, weights=weights.numpy(), seed=4):
+            assert all(video.setdefault(s.position, s.index) == s.index for s in batch)
+    other = [s for batch in BatchSampler(of(1), weights=weights, seed=5) for s in batch]
+    assert [s.index for s in other] != [s.index for s in whole]
+    for sample in (s for batch in BatchSampler(of(1), weights=weights, seed=4, repeats=3) for s in batch):
+        assert sample.index == video[sample.position // 3]
+
+
+def test_a_weighted_draw_is_counted_not_carried_on():
+    """Position p draws with the random words of counter p: a number in [0, 1), times the sum of the weights."""
+    weights = np.arange(1.0, SAMPLES + 1)
+    rising = np.cumsum(weights / SAMPLES)
+    for sample in (s for batch in BatchSampler(SCHEDULE[:20], weights=weights, seed=6) for s in batch):
+        high, low, *_ = _core.philox(6, [sample.position, 0, 0, 0xFFFFFFFE])
+        share = ((high << 32 | low) >> 11) / 2**53
+        assert sample.index == np.searchsorted(rising, share * rising[-1], side="right")
+
+
+def test_weights_of_any_scale_are_shares():
+    weights = np.arange(1.0, SAMPLES + 1)
+    want = list(BatchSampler(SCHEDULE, weights=weights))
+    for scale in (2.0**-1040, 2.0**-20, 2.0**1018):
+        assert list(BatchSampler(SCHEDULE, weights=weights * scale)) == want
+
+
+def test_weights_and_repeats_through_real_workers():
+    sampler = BatchSampler(SCHEDULE[:8], weights=range(SAMPLES), repeats=2, seed=3)
+    want = batches(DataLoader(Numbers(), batch_sampler=sampler))
+    assert batches(DataLoader(Numbers(), batch_sampler=sampler, num_workers=2)) == want
+
+
+# -- data sets of data sets --------------------------------------------------------------------------------------------
+
+
+class Part(Numbers):
+    """A part of a data set, that says its name."""
+
+    def __init__(self, name, length):
+        self.name, self.length = name, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, sample):
+        assert sample.index < self.length
+        return self.name, sample.index, sample.samples, sample.grid((40, 48, 64)).h.size
+
+
+def test_concatenated_data_sets_keep_the_grid():
+    both = Part("a", 20) + Part("b", 30)
+    assert isinstance(both, torch.utils.data.ConcatDataset)
+    seen = set()
+    loader = DataLoader(both, batch_sampler=BatchSampler(SCHEDULE), num_workers=1)
+    for step, batch, (names, indices, samples, sizes) in zip(SCHEDULE, BatchSampler(SCHEDULE), loader, strict=True):
+        assert set(sizes.tolist()) == {step.shape.h}
+        whole = [i + 20 * (name == "b") for name, i in zip(names, indices.tolist(), strict=True)]
+        assert whole == list(batch.indices)
+        assert all(n == (30 if name == "b" else 50) for name, n in zip(names, samples.tolist(), strict=True))
+        seen |= set(names)
+    assert seen == {"a", "b"}
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +276,41 @@ def test_other_bad_arguments():
         BatchSampler([1, 2])
 
 
+def test_bad_accumulation():
+    with pytest.raises(ValueError, match=re.escape("accumulate (3) must divide the schedule's processes (4): a micro")):
+        BatchSampler(of(4), accumulate=3)
+    with pytest.raises(ValueError, match=re.escape("accumulate (2) must divide the schedule's processes (1): a micro")):
+        BatchSampler(SCHEDULE, accumulate=2)
+    with pytest.raises(ValueError, match=re.escape("accumulate (0) must be at least 1")):
+        BatchSampler(SCHEDULE, accumulate=0)
+    with pytest.raises(
+        RuntimeError, match=re.escape("is for 2 processes / accumulate (2) and torch.distributed is not initialised")
+    ):
+        BatchSampler(of(4), accumulate=2)
+    with pytest.raises(ValueError, match=re.escape("rank (2) must lie in [0, 2), the schedule's processes / accumul")):
+        BatchSampler(of(4), accumulate=2, rank=2)
+
+
+def test_bad_repeats_and_weights():
+    with pytest.raises(ValueError, match=re.escape("repeats (0) must be at least 1")):
+        BatchSampler(SCHEDULE, repeats=0)
+    with pytest.raises(TypeError, match=re.escape("repeats (1.5) must be a whole number")):
+        BatchSampler(SCHEDULE, repeats=1.5)
+    with pytest.raises(ValueError, match=re.escape("weights has the shape (3,); pass one for each of the schedule's")):
+        BatchSampler(SCHEDULE, weights=[1, 2, 3])
+    with pytest.raises(ValueError, match=re.escape("weights[2] (-1.0) must be finite and not negative; 0 leaves")):
+        BatchSampler(SCHEDULE, weights=[1, 2, -1] + 47 * [1])
+    with pytest.raises(ValueError, match=re.escape("weights[0] (nan) must be finite")):
+        BatchSampler(SCHEDULE, weights=[float("nan")] + 49 * [1])
+    with pytest.raises(ValueError, match=re.escape("weights are all 0; give the videos to draw a weight above 0")):
+        BatchSampler(SCHEDULE, weights=50 * [0])
+
+
+def test_a_schedule_that_knows_no_videos():
+    with pytest.raises(ValueError, match=re.escape("the schedule was made without samples=")):
+        BatchSampler(Schedule(Shape(4, 8, 32, 32), iterations=100))
+
+
 PROCESS = """
 import sys
 import torch.distributed as dist
@@ -148,7 +329,18 @@ try:
     BatchSampler(Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2))
     raise SystemExit("two processes on a schedule for one were not refused")
 except ValueError as error:
-    assert "torch.distributed runs 2 processes, the schedule is for 1" in str(error), error
+    assert "torch.distributed runs 2 processes, the schedule is for 1;" in str(error), error
+four = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2, processes=4)
+dist.all_gather_object(every, [[s.position for s in batch] for batch in BatchSampler(four, accumulate=2)])
+for i, step in enumerate(four):
+    micro = [positions for batches in every for positions in batches[2 * i : 2 * i + 2]]
+    assert sum(micro, []) == list(range(step.first, step.first + 4 * step.shape.b))
+try:
+    BatchSampler(schedule, accumulate=2)
+    raise SystemExit("two processes that accumulate over two were not refused on a schedule for two")
+except ValueError as error:
+    assert "torch.distributed runs 2 processes, the schedule is for 1 / accumulate (2)" in str(error), error
+    assert "build it with processes=4" in str(error), error
 assert BatchSampler(Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2), rank=0).rank == 0
 dist.destroy_process_group()
 """

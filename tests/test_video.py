@@ -43,6 +43,29 @@ def test_extent_counts_frames(file):
     assert Video(file).extent == (40, mp4.HEIGHT, mp4.WIDTH)
 
 
+def test_a_file_held_open_reads_as_one_opened_each_time(file):
+    video = Video(file)
+    with video.open() as held:
+        assert held.extent == (40, mp4.HEIGHT, mp4.WIDTH)
+        for frames in ([39], [5, 5, 30, 3], [0], []):
+            np.testing.assert_array_equal(held.read(frames), mp4.decode(file)[frames])
+        with pytest.raises(ValueError, match=re.escape(f"{file}: frame 40 does not exist")):
+            held.read([40])
+    assert pickle.loads(pickle.dumps(video)).extent == (40, mp4.HEIGHT, mp4.WIDTH)  # numbers only
+    np.testing.assert_array_equal(video.read([7]), mp4.decode(file)[[7]])
+
+
+def test_the_bytes_of_a_file_are_a_video(file):
+    video = pickle.loads(pickle.dumps(Video(file.read_bytes())))
+    assert video.extent == (40, mp4.HEIGHT, mp4.WIDTH)
+    np.testing.assert_array_equal(video.read([5, 30, 3]), mp4.decode(file)[[5, 30, 3]])
+
+
+def test_damaged_bytes_say_how_many_they_are():
+    with pytest.raises(ValueError, match=re.escape("<9 bytes>: the file cannot be read as a video")):
+        _ = Video(b"no video.").extent
+
+
 @pytest.mark.parametrize(
     "frames", [[0], [39], [5, 5, 30, 3, 5], list(range(40)), list(range(39, -1, -1)), [1, 2, 38], [11, 12, 13, 36], []]
 )

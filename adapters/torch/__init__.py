@@ -17,15 +17,20 @@ except ImportError as error:
 
 from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 from pymultigrid.torch.dataset import VideoDataset, VideoViews
+from pymultigrid.torch.decoded import DecodedClips
 from pymultigrid.torch.preflight import preflight
 from pymultigrid.torch.resample import resample
-from pymultigrid.torch.sampler import BatchSampler, Sample
+from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
+from pymultigrid.torch.stream import StreamDataset
 
 __all__ = [
+    "Batch",
     "BatchSampler",
+    "DecodedClips",
     "Sample",
     "ScaledLR",
+    "StreamDataset",
     "SubBatchNorm",
     "SubBatchNorm1d",
     "SubBatchNorm2d",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pymultigrid.torch.decoded import DecodedClips, cut
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import Sample
 
@@ -20,11 +23,12 @@ if TYPE_CHECKING:
 
     from pymultigrid.video import Video
 
+Clips = Tensor | DecodedClips
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """The files that `VideoDataset.from_folder` takes for videos."""
 
 
-class VideoDataset(Dataset[tuple[Tensor, Any]]):
+class VideoDataset(Dataset[tuple[Clips, Any]]):
     """Labelled video files, for ``DataLoader(dataset, batch_sampler=BatchSampler(schedule))``.
 
     ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
@@ -50,7 +54,8 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
     (torch.Size([6, 3, 8, 32, 32]), 1)
 
     A file is opened, and its frames counted, when it is first read; each worker does that once (keep them between
-    epochs: ``persistent_workers=True``, or one loader for the whole schedule as above).
+    epochs: ``persistent_workers=True``, or one loader for the whole schedule as above). Clips of one video in a batch
+    (see ``BatchSampler(repeats=)``) are read together, each frame once.
 
     Parameters
     ----------
@@ -62,6 +67,9 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
         Of the clips; ``torch.uint8`` leaves scaling and normalising to you, on the GPU say.
+    resample_on
+        ``"worker"``: clips are tensors. ``"device"``: a worker decodes and cuts, and ``clips.to(device)`` resamples on
+        that device, so that uint8 goes over the bus and the workers are free to decode; see `DecodedClips`.
     sampling
         How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0.5``, ``segments=False`` and
         ``short="error"``, as `Step.grid` takes them. Pass ``flip=0`` where left and right matter; ``short="loop"`` or
@@ -90,6 +98,7 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
+        resample_on: Literal["worker", "device"] = "worker",
         **sampling: Any,
     ) -> None:
         from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest of the adapter
@@ -103,13 +112,16 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         for path in paths:
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
-        output = {"mean": mean, "std": std, "dtype": dtype}
+        output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
+        if resample_on not in ("worker", "device"):
+            raise ValueError(f'resample_on ({resample_on!r}) must be "worker" or "device"')
         _check_options(sampling, output)
         self.videos: list[Video] = [Video(path) for path in paths]
         self.labels = labels
         self.classes: tuple[str, ...] = ()
         self.sampling = sampling
         self.output = output
+        self.resample_on = resample_on
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], **options: Any) -> Self:
@@ -135,29 +147,76 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         dataset.classes = tuple(classes)
         return dataset
 
+    def subset(self, indices: Iterable[int]) -> Self:
+        """Return a data set of these videos alone, with the same options: a split, or a part to try things on.
+
+        ``train, test = (dataset.subset(part.indices) for part in random_split(dataset, [0.9, 0.1]))``
+        """
+        chosen = [operator.index(index) for index in indices]
+        if not chosen:
+            raise ValueError("indices is empty; choose at least one video")
+        for index in chosen:
+            if not 0 <= index < len(self):
+                raise ValueError(f"indices has {index}, which must lie in [0, {len(self)}), the data set's videos")
+        part = copy.copy(self)
+        part.videos = [self.videos[index] for index in chosen]
+        part.labels = [self.labels[index] for index in chosen]
+        return part
+
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, sample: Sample) -> tuple[Tensor, Any]:
+    def __getitem__(self, sample: Sample) -> tuple[Clips, Any]:
+        return self._read([sample])[0]
+
+    def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
+        """Return the items of a batch, as a DataLoader asks for them: every video is read once for all its clips."""
+        if type(self).__getitem__ is not VideoDataset.__getitem__:
+            return [self[sample] for sample in samples]  # a subclass has its own
+        return self._read(samples)
+
+    def _read(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
+        places: dict[int, list[int]] = {}
+        for place, sample in enumerate(samples):
+            self._check(sample)
+            places.setdefault(sample.index, []).append(place)
+        read: dict[int, tuple[Clips, Any]] = {}
+        for index, mine in places.items():
+            with self.videos[index].open() as video:
+                frames, grids = _decoded(video, [self._grid(video, samples[place]) for place in mine])
+            clips: Iterable[Clips]
+            if self.resample_on == "device":
+                clips = [DecodedClips.of([f], [g], self.output, batch=()) for f, g in zip(frames, grids, strict=True)]
+            else:
+                clips = resample(frames, grids, **self.output)
+            read.update((place, (clip, self.labels[index])) for place, clip in zip(mine, clips, strict=True))
+        return [read[place] for place in range(len(samples))]
+
+    def _check(self, sample: Sample) -> None:
         if not isinstance(sample, Sample):
             raise TypeError(
                 f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
                 "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule); Subset "
-                "and random_split lose the grid: split the paths instead"
+                "and random_split lose the grid: take dataset.subset(part.indices)"
             )
-        if sample.index >= len(self.videos):
+        if sample.samples < len(self):
             raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self.videos)}; build it with "
-                f"samples={len(self.videos)}"
+                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
+                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
+                f"out: dataset.subset(range({sample.samples}))"
             )
-        video = self.videos[sample.index]
-        extent = video.extent
+        if sample.index >= len(self):
+            raise ValueError(
+                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
+            )
+
+    def _grid(self, video: Video, sample: Sample) -> Grid:
         self._check_length(video, sample.step.baseline.t)
+        extent = video.extent
         try:
-            grid = sample.grid(extent, **self.sampling)
+            return sample.grid(extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
-        return _clips(video, [grid], self.output)[0], self.labels[sample.index]
 
     def _check_length(self, video: Video, frames: int) -> None:
         """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
@@ -179,7 +238,7 @@ class VideoDataset(Dataset[tuple[Tensor, Any]]):
         return VideoViews(self, schedule, clips=clips, crops=crops)
 
 
-class VideoViews(Dataset[tuple[Tensor, Any]]):
+class VideoViews(Dataset[tuple[Clips, Any]]):
     """Labelled video files on their evaluation grids: item i is (views, label), views N x C x T x H x W.
 
     N = clips x crops, also when it is 1: ``model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)`` averages
@@ -201,27 +260,34 @@ class VideoViews(Dataset[tuple[Tensor, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        video = self.dataset.videos[index]
-        extent = video.extent
-        try:
-            grids = self.schedule.views(extent, clips=self.clips, crops=self.crops, **self._options)
-        except ValueError as error:
-            raise ValueError(f"{video.path}: {error}") from error
-        return _clips(video, grids, self.dataset.output), self.dataset.labels[index]
+    def __getitem__(self, index: int) -> tuple[Clips, Any]:
+        with self.dataset.videos[index].open() as video:
+            extent = video.extent
+            try:
+                grids = self.schedule.views(extent, clips=self.clips, crops=self.crops, **self._options)
+            except ValueError as error:
+                raise ValueError(f"{video.path}: {error}") from error
+            frames, grids = _decoded(video, grids)
+        output, label = self.dataset.output, self.dataset.labels[index]
+        if self.dataset.resample_on == "device":
+            return DecodedClips.of(frames, grids, output, batch=(len(grids),)), label
+        return resample(frames, grids, **output), label
 
 
-def _clips(video: Video, grids: Sequence[Grid], output: dict[str, Any]) -> Tensor:
-    """Read a video once for all its grids: N x C x T x H x W."""
+def _decoded(video: Video, grids: Sequence[Grid]) -> tuple[list[Tensor], list[Grid]]:
+    """Read a video once for all its grids: of each the frames that it picks, cut to its box, and the grid over them."""
     from pymultigrid.video import picked
 
-    frames = [grid.frames(video.extent[0]) for grid in grids]
-    distinct = sorted({frame for numbers in frames for frame in numbers})
+    numbers = [grid.frames(video.extent[0]) for grid in grids]
+    distinct = sorted({frame for each in numbers for frame in each})
     pixels = torch.from_numpy(video.read(distinct))
-    if len(frames) == 1 and frames[0] == distinct:
-        return resample([pixels], [picked(grids[0])], **output)
     place = {frame: i for i, frame in enumerate(distinct)}
-    return resample([pixels[[place[f] for f in numbers]] for numbers in frames], [picked(g) for g in grids], **output)
+    parts, moved = [], []
+    for each, grid in zip(numbers, grids, strict=True):
+        part, over = cut(pixels, picked(grid))
+        parts.append(part if each == distinct else part[[place[frame] for frame in each]])
+        moved.append(over)
+    return parts, moved
 
 
 _SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "short")

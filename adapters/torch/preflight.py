@@ -67,7 +67,7 @@ def preflight(
     repeats
         Timed passes; their median counts.
     dataset
-        Where given, clips of it are read for each shape, ``dataset[sample]``, to say how many workers keep up.
+        Where given, clips of it are read for each shape, as a DataLoader does, to say how many workers keep up.
     progress
         Show a progress bar where tqdm is installed.
 
@@ -169,12 +169,11 @@ def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
     """Return how long one process takes to read a mini-batch, from a few clips of it that the system has seen."""
     positions = range(step.first, step.first + min(_READ, step.shape.b))
-    samples = [Sample(schedule.sample(p, seed=0), step, p, 0) for p in positions]
-    for sample in samples:
-        dataset[sample]
+    samples = [Sample(schedule.sample(p, seed=0), step, p, 0, schedule.samples) for p in positions]
+    read = getattr(dataset, "__getitems__", lambda batch: [dataset[sample] for sample in batch])
+    read(samples)
     start = time.perf_counter()
-    for sample in samples:
-        dataset[sample]
+    read(samples)
     return (time.perf_counter() - start) * step.shape.b / len(samples)
 
 
