@@ -232,7 +232,7 @@ class Report:
                 _bytes(row.bytes),
                 f"{row.bytes / full.bytes:.2f}",
                 "-" if row.feature_map is None else _by(row.feature_map),
-                *([_milliseconds(row.read_seconds or 0)] if read else []),
+                *(["-" if row.read_seconds is None else _milliseconds(row.read_seconds)] if read else []),
             ]
             for row in self.rows
         ]

@@ -330,7 +330,7 @@ def test_reading_is_timed(tmp_path):
     paths = [mp4.write(tmp_path / f"{i}.mp4") for i in range(4)]
     schedule = Schedule.from_epochs(FULL, samples=4, epochs=50)
     report = fly(net(), schedule, dataset=VideoDataset(paths, [0] * 4))
-    assert all(row.read_seconds > 0 for row in report.rows)
+    assert all(row.read_seconds > 0 for row in report.rows if row.iterations)
     assert re.search(r"data: \d+ workers keep up with every shape", str(report))
 
 
