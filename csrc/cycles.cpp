@@ -11,6 +11,8 @@ namespace {
 
 // No step costs more than this times the baseline's B x T x H x W.
 constexpr double kBudget = 1.05;
+// The full mini-batch may take all the memory there is; costs this close were measured alike.
+constexpr double kMeasuredBudget = 1.01;
 // Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
 // so.
 constexpr double kFineTuningStart = 196.0 / 239.0;
@@ -21,42 +23,93 @@ struct Level {
   double mean_batch_factor;
 };
 
-// How many times a batch grows when its clips shrink from `full` to `cells` sampling points: the ratio, rounded to the
+// How many times a batch grows when the cost of its clips falls from `full` to `cost`: the ratio, rounded to the
 // nearest as the reference does, or down where the nearest would break the budget.
-double batch_factor(double full, double cells, double growth) {
-  const double ideal = full / cells;
+double batch_factor(double full, double cost, double growth) {
+  const double ideal = full / cost;
   double factor = std::nearbyint(std::pow(ideal, growth));
-  if (factor * cells > kBudget * full) factor = std::floor(ideal);
+  if (factor * cost > kBudget * full) factor = std::floor(ideal);
   return std::max(1.0, factor);
 }
 
 bool as_reference(const Rules& rules) {
-  return rules.growth == 1 && rules.multiple_t == 1 && rules.multiple_hw == 1 && rules.multiple_b == 1;
+  return rules.growth == 1 && rules.multiple_t == 1 && rules.multiple_hw == 1 && rules.multiple_b == 1 &&
+         rules.costs.empty();
 }
+
+std::int64_t size(double wanted, std::int64_t full, std::int64_t multiple) {
+  return std::min(round_to(wanted, multiple), full);
+}
+
+// The sizes, rounded; the batch is still open.
+Shape sized(const Rules& rules, double t, double h, double w) {
+  const Shape& full = rules.baseline;
+  return {0, size(t, full.t, rules.multiple_t), size(h, full.h, rules.multiple_hw), size(w, full.w, rules.multiple_hw)};
+}
+
+// The cost of a clip, which every batch follows: what was measured at its sizes, or its sampling points.
+double clip_cost(const Rules& rules, double t, double h, double w) {
+  if (rules.costs.empty()) return t * h * w;
+  const Shape s = sized(rules, t, h, w);
+  const auto found = rules.costs.find({s.t, s.h, s.w});
+  if (found == rules.costs.end()) {
+    refuse("costs has no clip of ", s.t, "x", s.h, "x", s.w,
+           "; it must have every clip of the schedule: measure the schedule planned with the same arguments "
+           "without costs");
+  }
+  return found->second;
+}
+
+double clip_cost(const Rules& rules, const Shape& s) { return clip_cost(rules, double(s.t), double(s.h), double(s.w)); }
 
 // Sizes -> shapes under the rules.
 class Shaper {
  public:
-  explicit Shaper(const Rules& rules) : rules_(rules), full_(rules.baseline) {}
+  explicit Shaper(const Rules& rules)
+      : rules_(rules),
+        full_(rules.baseline),
+        full_cost_(clip_cost(rules, rules.baseline)),
+        budget_((rules.costs.empty() ? kBudget : kMeasuredBudget) * double(full_.b) * full_cost_),
+        measured_(!rules.costs.empty()) {}
 
-  // The sizes, rounded; the batch is still open.
-  Shape sized(double t, double h, double w) const {
-    return {0, size(t, full_.t, rules_.multiple_t), size(h, full_.h, rules_.multiple_hw),
-            size(w, full_.w, rules_.multiple_hw)};
+  Level level(const Factor& f) const {
+    Shape base = sized(rules_, double(full_.t) * f.t, double(full_.h) * f.h, double(full_.w) * f.w);
+    const double cost = clip_cost(rules_, base);
+    const double whole = double(full_.b) * batch_factor(full_cost_, cost, rules_.growth);
+    base.b = batch(measured_ ? grown(full_, cost) : whole, cost);
+    return level(base, full_);
   }
 
-  Level level(Shape base) const {
-    const double full = full_.clip_cells(), cells = base.clip_cells();
-    if (base.b == 0) base.b = batch(batch_factor(full, cells, rules_.growth), cells);
+  // Phases need not be whole multiples of the baseline's batch.
+  Level level(const Phase& phase) const {
+    Shape base = sized(rules_, phase.t, phase.h, phase.w);
+    const double cost = clip_cost(rules_, base);
+    base.b = phase.b > 0 ? std::int64_t(phase.b) : batch(grown(full_, cost), cost);
+    return level(base, phase.b > 0 ? base : full_);
+  }
+
+  PlannedStage stage(const Level& level, double end_epoch, int long_position) const {
+    const double growth = double(level.shapes.back().b) / double(full_.b);
+    return {level.shapes, end_epoch, std::pow(growth, rules_.lr_power), long_position};
+  }
+
+ private:
+  // A base and its short cycle. Measured batches grow from those of `from`: from the full shape where they can, so that
+  // the same clips have the same batch in every stage.
+  Level level(const Shape& base, const Shape& from) const {
+    const double cost = clip_cost(rules_, base);
     Level out{{}, 0};
-    double reference = std::nearbyint(full / cells), own = 0;
+    double reference = std::nearbyint(full_cost_ / cost), own = 0;
     bool regular = as_reference(rules_) && double(base.b) == reference * double(full_.b);
     for (double f : rules_.short_cycle) {
       // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
-      const Shape s = short_shape(base, h, w);
-      regular = regular && double(s.b) == double(base.b) * std::nearbyint(cells / (double(base.t) * h * w));
-      reference += std::nearbyint(full / (double(base.t) * h * w));
+      const double wanted = clip_cost(rules_, double(base.t), h, w);
+      Shape s = sized(rules_, double(base.t), h, w);
+      s.b = measured_ ? std::max(base.b, batch(grown(from, wanted), wanted))
+                      : short_batch(base, cost / wanted, clip_cost(rules_, s));
+      regular = regular && double(s.b) == double(base.b) * std::nearbyint(cost / wanted);
+      reference += std::nearbyint(full_cost_ / wanted);
       own += double(s.b) / double(full_.b);
       out.shapes.push_back(s);
     }
@@ -68,50 +121,32 @@ class Shaper {
     return out;
   }
 
-  Level level(const Factor& f) const {
-    return level(sized(double(full_.t) * f.t, double(full_.h) * f.h, double(full_.w) * f.w));
+  // Of a clip of `cost`, as many as cost what those of `from` do, or fewer with a smaller growth.
+  double grown(const Shape& from, double cost) const {
+    return std::min(0x1p53, double(from.b) * std::pow(clip_cost(rules_, from) / cost, rules_.growth));
   }
 
-  // Phases need not be whole multiples of the baseline's batch.
-  Level level(const Phase& phase) const {
-    Shape base = sized(phase.t, phase.h, phase.w);
-    const double factor = std::pow(full_.clip_cells() / base.clip_cells(), rules_.growth);
-    base.b = phase.b > 0 ? std::int64_t(phase.b) : batch(factor, base.clip_cells());
-    return level(base);
-  }
-
-  PlannedStage stage(const Level& level, double end_epoch, int long_position) const {
-    const double growth = double(level.shapes.back().b) / double(full_.b);
-    return {level.shapes, end_epoch, std::pow(growth, rules_.lr_power), long_position};
-  }
-
- private:
-  static std::int64_t size(double wanted, std::int64_t full, std::int64_t multiple) {
-    return std::min(round_to(wanted, multiple), full);
-  }
-
-  std::int64_t batch(double factor, double clip_cells) const {
+  // Rounded to the nearest multiple, or down where that would break the budget.
+  std::int64_t batch(double wanted, double cost) const {
     const std::int64_t m = rules_.multiple_b;
-    std::int64_t b = round_to(double(full_.b) * factor, m);
-    if (double(b) * clip_cells > kBudget * full_.cells()) {
-      b = std::int64_t(std::floor(full_.cells() / clip_cells / double(m))) * m;
-    }
+    std::int64_t b = round_to(wanted, m);
+    if (double(b) * cost > budget_) b = std::int64_t(std::floor(double(full_.b) * full_cost_ / cost / double(m))) * m;
     return std::max(m, b);
   }
 
-  Shape short_shape(const Shape& base, double h, double w) const {
-    Shape s{base.b, base.t, size(h, base.h, rules_.multiple_hw), size(w, base.w, rules_.multiple_hw)};
-    const double ratio = double(base.h) * double(base.w) / (h * w);
+  // `ratio`: the cost of the base's clip / the wanted clip's; `cost`: that of the clip it is rounded to.
+  std::int64_t short_batch(const Shape& base, double ratio, double cost) const {
     double times = std::nearbyint(std::pow(ratio, rules_.growth));
-    if (times * double(base.b) * s.clip_cells() > kBudget * full_.cells()) {
-      times = std::floor(full_.cells() / s.clip_cells() / double(base.b));
+    if (times * double(base.b) * cost > budget_) {
+      times = std::floor(double(full_.b) * full_cost_ / cost / double(base.b));
     }
-    s.b = std::int64_t(std::max(1.0, times)) * base.b;
-    return s;
+    return std::int64_t(std::max(1.0, times)) * base.b;
   }
 
   const Rules& rules_;
   const Shape& full_;
+  const double full_cost_, budget_;
+  const bool measured_;
 };
 
 // The LR stages at one shape.
@@ -251,6 +286,12 @@ void check(const Rules& rules) {
     refuse("shape has ", full.cells(),
            " sampling points, above 2^53: more than can be counted exactly; take a smaller one");
   }
+  for (const auto& [size, cost] : rules.costs) {
+    const auto& [t, h, w] = size;
+    if (!(cost > 0 && std::isfinite(cost))) {
+      refuse("costs has ", cost, " for a clip of ", t, "x", h, "x", w, "; a cost must be above 0 and finite");
+    }
+  }
   check_multiples(rules, "the baseline's", double(full.b), double(full.t), double(full.h), double(full.w));
 }
 
@@ -268,11 +309,11 @@ void check(const Rules& rules, const Phase& phase) {
   check_factor("a phase", phase.w / double(full.w), "columns", full.w, rules.multiple_hw);
   if (phase.b == 0) return;  // by the rule, which keeps the budget
   check_multiples(rules, "a phase's", phase.b, phase.t, phase.h, phase.w);
-  const double cells = phase.b * phase.t * phase.h * phase.w;
-  if (cells > kBudget * full.cells()) {
-    refuse("a phase of ", phase.b, "x", phase.t, "x", phase.h, "x", phase.w, " costs ", cells / full.cells(),
-           " times the baseline; at most ", kBudget, " fits its memory: take a batch of ",
-           std::floor(full.cells() / (phase.t * phase.h * phase.w)), " or fewer");
+  const double cost = clip_cost(rules, phase.t, phase.h, phase.w), budget = double(full.b) * clip_cost(rules, full);
+  if (phase.b * cost > kBudget * budget) {
+    refuse("a phase of ", phase.b, "x", phase.t, "x", phase.h, "x", phase.w, " costs ", phase.b * cost / budget,
+           " times the baseline; at most ", kBudget, " fits its memory: take a batch of ", std::floor(budget / cost),
+           " or fewer");
   }
 }
 

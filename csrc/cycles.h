@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <tuple>
 #include <vector>
 
 #include "shape.h"
@@ -40,15 +42,19 @@ struct Phase {
   double b, t, h, w;
 };
 
+// What a clip of (t, h, w) costs, in any unit; empty: t h w, its sampling points.
+using Costs = std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, double>;
+
 // What every plan needs: the baseline and how its batch and sizes may change.
 struct Rules {
   Shape baseline;
   double epochs;                    // of the baseline
   std::vector<double> lr_drops;     // in epochs of the baseline
   std::vector<double> short_cycle;  // spatial factors below the base; empty: none
-  double growth;                    // batch ~ (baseline cells / cells) ^ growth: 1 as in the paper, 0 none
+  double growth;                    // batch ~ (baseline clip's cost / cost) ^ growth: 1 as in the paper, 0 none
   double lr_power;                  // lr_scale = (batch / baseline batch) ^ lr_power: 1 linear, 0.5 sqrt, 0 none
   std::int64_t multiple_t, multiple_hw, multiple_b;
+  Costs costs;
 };
 
 // Half to even, to a multiple, at least one multiple.

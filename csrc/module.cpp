@@ -284,12 +284,12 @@ void bind_plan(py::module_& m) {
   py::class_<Rules>(m, "Rules", "The baseline and how its batch and sizes may change; see csrc/cycles.h.")
       .def(py::init([](const Shape& baseline, double epochs, const std::vector<double>& lr_drops,
                        const std::vector<double>& short_cycle, double growth, double lr_power, std::int64_t multiple_t,
-                       std::int64_t multiple_hw, std::int64_t multiple_b) {
+                       std::int64_t multiple_hw, std::int64_t multiple_b, const Costs& costs) {
              return Rules{baseline, epochs,     lr_drops,    short_cycle, growth,
-                          lr_power, multiple_t, multiple_hw, multiple_b};
+                          lr_power, multiple_t, multiple_hw, multiple_b,  costs};
            }),
            py::kw_only(), "baseline"_a, "epochs"_a, "lr_drops"_a, "short_cycle"_a, "batch_growth"_a, "lr_power"_a,
-           "frames_multiple_of"_a, "multiple_of"_a, "batch_multiple_of"_a);
+           "frames_multiple_of"_a, "multiple_of"_a, "batch_multiple_of"_a, "costs"_a);
   m.def(
       "plan_cycles",
       [](const Rules& rules, const std::vector<std::tuple<double, double, double>>& factors, int cycles,

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -129,6 +129,7 @@ class Rules:
         frames_multiple_of: int,
         multiple_of: int,
         batch_multiple_of: int,
+        costs: Mapping[tuple[int, int, int], float],
     ) -> None: ...
 
 @final

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pymultigrid import _core
 from pymultigrid._core import Shape
 
 LRScaling = Literal["linear", "sqrt", "none"]
+Costs = Mapping[tuple[int, int, int], float]
 _LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 
 
@@ -68,6 +69,19 @@ def phase(item: tuple[float, Shape | Sequence[float]]) -> tuple[float, float, fl
     return (float(epochs), *sizes(size))
 
 
+def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
+    """Return `costs`, what a clip of (t, h, w) costs."""
+    try:
+        table = {(operator.index(t), operator.index(h), operator.index(w)): float(c) for (t, h, w), c in costs.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise TypeError(
+            f"costs ({reprlib.repr(costs)}) must map each clip's (t, h, w) to a number, as report.costs does"
+        ) from None
+    if not table:
+        raise ValueError("costs is empty; pass None for a batch by sampling points")
+    return table
+
+
 def rules(
     shape: Shape,
     epochs: float,
@@ -76,6 +90,7 @@ def rules(
     batch_growth: float,
     lr_scaling: LRScaling,
     multiples: tuple[int, int, int],
+    costs: Costs | None,
 ) -> _core.Rules:
     """Return the rules every plan follows; `multiples` are of (frames, heights and widths, batches)."""
     if lr_scaling not in _LR_POWER:
@@ -93,6 +108,7 @@ def rules(
         frames_multiple_of=count("frames_multiple_of", frames),
         multiple_of=count("multiple_of", size),
         batch_multiple_of=count("batch_multiple_of", batch),
+        costs={} if costs is None else clip_costs(costs),
     )
 
 

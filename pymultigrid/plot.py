@@ -1,4 +1,4 @@
-"""Drawing a schedule, as the paper's Figure 2: mini-batch shapes and learning rate over training."""
+"""Drawing a schedule, as the paper's Figure 2, and what its shapes were measured to cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pymultigrid._core import Shape, Stage, Step
+from pymultigrid.report import Report
 from pymultigrid.schedule import Schedule
 
 try:
@@ -107,6 +108,71 @@ def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None =
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate" if lr else "learning rate,\nrelative")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw what each shape and each stage was measured to cost, and save the picture to `path` if given.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.plot import draw_report
+    >>> from pymultigrid.report import Report, ShapeCost
+    >>> schedule = Schedule.from_epochs(Shape(8, 16, 64, 64), samples=1000, epochs=10)
+    >>> rows = [ShapeCost(shape, 1, seconds=0.5, bytes=1e9, fits=shape.b) for shape in schedule.shapes]
+    >>> draw_report(Report(schedule, "some GPU", 10**8, tuple(rows))).axes[0].get_xlabel()
+    'relative to the full mini-batch'
+
+    Parameters
+    ----------
+    report
+        What `pymultigrid.torch.preflight` returned.
+    path
+        Where to save it; the suffix (png, svg, pdf) chooses the format.
+
+    Raises
+    ------
+    ValueError
+        Matplotlib does not write files of that suffix.
+    """
+    stages = [i for i, stage in enumerate(report.schedule.stages) if stage.start < stage.stop]
+    height = max(len(report.rows), len(stages))
+    figure = Figure(figsize=(9, 1.4 + 0.3 * height), dpi=150, layout="constrained")
+    shapes, savings = figure.subplots(1, 2)
+    full = report[report.schedule.shape]
+    bars = {
+        "sampling points": [math.prod(row.shape) / math.prod(full.shape) for row in report.rows],
+        "time": [row.seconds / full.seconds for row in report.rows],
+        "memory": [row.bytes / full.bytes for row in report.rows],
+    }
+    _draw_bars(shapes, [str(row.shape) for row in report.rows], bars)
+    shapes.axvline(1, color="black", linewidth=0.8)
+    shapes.set_xlabel("relative to the full mini-batch")
+    bars = {
+        "sampling points": [report.stage_savings[i][0] for i in stages],
+        "time": [report.stage_savings[i][1] for i in stages],
+    }
+    _draw_bars(savings, [f"stage {i}" for i in stages], bars)
+    savings.set_xlabel("times cheaper than the baseline's clips")
+    figure.suptitle(
+        f"{report.speedup:.2f}x faster than the baseline on {report.device}, by sampling points "
+        f"{report.schedule.speedup:.2f}x",
+        fontsize=10,
+    )
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def _draw_bars(axes: Axes, names: list[str], bars: dict[str, list[float]]) -> None:
+    """Draw a group of horizontal bars for each name, from the top down."""
+    thick = 0.8 / len(bars)
+    for i, (label, lengths) in enumerate(bars.items()):
+        colour = matplotlib.colormaps["cividis"](0.15 + 0.35 * i)
+        axes.barh([n + (i + 0.5) * thick - 0.4 for n in range(len(names))], lengths, thick, label=label, color=colour)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7, frameon=False, ncols=len(bars), loc="lower left", bbox_to_anchor=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
 from pymultigrid._core import Grid, Shape, Stage, Step
-from pymultigrid.arguments import LRScaling
+from pymultigrid.arguments import Costs, LRScaling
 
 LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
 """The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
@@ -64,6 +65,9 @@ class Schedule:
         "linear" (the paper), "sqrt" or "none", in the batch of the long cycle.
     multiple_of, frames_multiple_of, batch_multiple_of
         Heights and widths, frames and batches are rounded to multiples of these (patch size, total stride).
+    costs
+        {(t, h, w): cost of a clip, in any unit} for every clip of the schedule, as `report.costs` of a preflight. Each
+        batch is then the largest that costs no more than the baseline's. None: a clip costs its t x h x w.
 
     Raises
     ------
@@ -106,6 +110,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> None:
         batch = arguments.baseline(shape).b * arguments.count("processes", processes)
         videos = batch if samples is None else arguments.count("samples", samples)
@@ -125,6 +130,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
         self._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
@@ -147,6 +153,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan from the baseline's length and drops in epochs; the parameters are the class's.
 
@@ -163,6 +170,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
         return cls.__new__(cls)._lay(shape, float(epochs), samples, processes, plan)
@@ -182,6 +190,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan a list of your own: (epochs, shape) or (epochs, (t, h, w)), whose batch then grows by the rule.
 
@@ -206,6 +215,7 @@ class Schedule:
             batch_growth,
             lr_scaling,
             (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
         return cls.__new__(cls)._lay(shape, length, samples, processes, _core.plan_phases(rules, rows))
 
@@ -226,6 +236,7 @@ class Schedule:
         multiple_of: int = 1,
         frames_multiple_of: int = 1,
         batch_multiple_of: int = 1,
+        costs: Costs | None = None,
     ) -> Schedule:
         """Plan progressive resizing: sizes rise linearly from `start` (a long-cycle factor) to the full shape.
 
@@ -247,11 +258,12 @@ class Schedule:
         if not all(0 < f <= 1 for f in first):
             raise ValueError(f"start ({tuple(start)}) must be fractions of the full shape, in (0, 1]")
         full = (shape.t, shape.h, shape.w)
-        ramp = [[f + (1 - f) * i / (n - 1) for f in first] for i in range(n)]
+        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(first, full, strict=True))
         ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
+        lengths = [until - since for since, until in pairwise(ends)]
         return cls.from_phases(
             shape,
-            [(ends[i + 1] - ends[i], tuple(f * s for f, s in zip(ramp[i], full, strict=True))) for i in range(n)],
+            list(zip(lengths, zip(*ramps, strict=True), strict=True)),
             samples=samples,
             lr_drops=lr_drops,
             processes=processes,
@@ -260,6 +272,7 @@ class Schedule:
             multiple_of=multiple_of,
             frames_multiple_of=frames_multiple_of,
             batch_multiple_of=batch_multiple_of,
+            costs=costs,
         )
 
     def _lay(

@@ -1,4 +1,4 @@
-"""The stages of a schedule as a table that a person understands."""
+"""Numbers as a table that a person understands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def draw(stages: Sequence[Stage], full: Shape) -> str:
         )
         for number, stage in enumerate(stages)
     ]
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (_HEADER, *rows)
-    )
+    return align([_HEADER, *rows])
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return a line per row, its cells under each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -21,6 +21,7 @@ from pymultigrid.torch.decoded import DecodedClips
 from pymultigrid.torch.evaluate import Evaluation, evaluate
 from pymultigrid.torch.layer_errors import layer_errors
 from pymultigrid.torch.position_embeddings import PositionEmbeddings
+from pymultigrid.torch.preflight import preflight
 from pymultigrid.torch.resample import resample
 from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
 from pymultigrid.torch.scaled_lr import ScaledLR
@@ -43,6 +44,7 @@ __all__ = [
     "VideoViews",
     "evaluate",
     "layer_errors",
+    "preflight",
     "resample",
     "sub_batches",
 ]

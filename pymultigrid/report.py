@@ -1,0 +1,298 @@
+"""What the shapes of a schedule were measured to cost, and what that makes of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pymultigrid import table
+from pymultigrid._core import Shape, Stage
+from pymultigrid.schedule import Schedule
+
+_CELLS = 3.5  # below so many cells along a side of the last feature map, accuracy was seen to suffer
+_SHARE = 1.2  # a shape that costs so many times its share is named
+
+
+@dataclass(frozen=True)
+class ShapeCost:
+    """What one mini-batch of `shape` was measured to cost.
+
+    Parameters
+    ----------
+    shape
+        The mini-batch, per process.
+    iterations
+        How many steps of the schedule have this shape.
+    seconds
+        Time of its forward and backward pass; the slowest process's.
+    bytes
+        Memory that its clips, forward and backward pass take at their peak, above `Report.resident`.
+    fits
+        How many of its clips fitted the memory, found by halving. Where they are not all of them, `seconds` and `bytes`
+        are scaled up from so many; where it is 0 they are NaN.
+    feature_map
+        The smallest (t, h, w) or (h, w) that a convolution gave before global pooling; None: there is no convolution.
+    read_seconds
+        Time in which one process reads the mini-batch from the data set; None: no data set was given.
+    """
+
+    shape: Shape
+    iterations: int
+    seconds: float
+    bytes: float
+    fits: int
+    feature_map: tuple[int, ...] | None = None
+    read_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The costs of a schedule's shapes, and the run they predict; ``print(report)`` is a table.
+
+    `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the
+    whole schedule and count forward and backward passes: reading, the optimizer and logging come on top.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.report import Report, ShapeCost
+    >>> schedule = Schedule.from_epochs(Shape(8, 16, 64, 64), samples=1000, epochs=10, short_cycle=None)
+    >>> rows = [ShapeCost(shape, 10, seconds=0.5 if shape == schedule.shape else 0.6, bytes=1e9, fits=shape.b)
+    ...         for shape in schedule.shapes]
+    >>> report = Report(schedule, "some GPU", 10**8, tuple(rows))
+    >>> print(f"{schedule.speedup:.2f} {report.speedup:.2f}")
+    2.93 2.60
+
+    Parameters
+    ----------
+    schedule
+        The whole schedule.
+    device
+        What it was measured on.
+    resident
+        Bytes that are taken before a pass: parameters, buffers and gradients, on a GPU whatever else is there.
+    rows
+        A `ShapeCost` for every shape of the schedule's stages.
+    notes
+        What else the measurement found; part of `warnings`.
+    """
+
+    schedule: Schedule
+    device: str
+    resident: int
+    rows: tuple[ShapeCost, ...]
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, shape: Shape) -> ShapeCost:
+        """Return the row of `shape`."""
+        for row in self.rows:
+            if row.shape == shape:
+                return row
+        raise KeyError(f"no shape {shape} in the report; report.rows has them all")
+
+    @property
+    def costs(self) -> dict[tuple[int, int, int], float]:
+        """What a clip of each (t, h, w) costs relative to the full clip: the larger of its time and its memory.
+
+        Planned again with these, ``Schedule.from_epochs(..., costs=report.costs)``, each mini-batch is the largest that
+        takes no more time and no more memory than the full shape's.
+        """
+        full = self[self.schedule.shape]
+        table: dict[tuple[int, int, int], float] = {}
+        for row in self.rows:
+            seconds, size = (row.seconds / full.seconds, row.bytes / full.bytes)
+            cost = max(seconds, size) * full.shape.b / row.shape.b
+            clip = (row.shape.t, row.shape.h, row.shape.w)
+            if cost == cost:  # not NaN
+                table[clip] = max(cost, table.get(clip, 0.0))
+        return table
+
+    @property
+    def stage_seconds(self) -> tuple[float, ...]:
+        """How long each stage is predicted to take."""
+        seconds = {row.shape: row.seconds for row in self.rows}
+        return tuple(
+            sum(count * seconds[shape] for shape, _, count in uses(stage) if count) for stage in self.schedule.stages
+        )
+
+    @property
+    def stage_savings(self) -> tuple[tuple[float, float], ...]:
+        """How many times cheaper than the baseline's each stage's clips are: (by sampling points, as measured)."""
+        b, t, h, w = self.schedule.shape
+        full = self[self.schedule.shape].seconds / (b * self.schedule.processes)
+        return tuple(
+            ((stage.last - stage.first) * t * h * w / stage.cells, (stage.last - stage.first) * full / seconds)
+            if seconds
+            else (math.nan, math.nan)
+            for stage, seconds in zip(self.schedule.stages, self.stage_seconds, strict=True)
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long the schedule is predicted to take."""
+        return sum(self.stage_seconds)
+
+    @property
+    def baseline_seconds(self) -> float:
+        """How long training without multigrid would take: its iterations at the full shape, as measured."""
+        return self.schedule.baseline_iterations * self[self.schedule.shape].seconds
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the baseline the schedule is, as measured; `Schedule.speedup` is the nominal."""
+        return self.baseline_seconds / self.seconds
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What would go wrong, in sentences; empty is good."""
+        return (*self._out_of_memory(), *self._too_coarse(), *self.notes)
+
+    def _out_of_memory(self) -> Iterator[str]:
+        full, stages = self[self.schedule.shape], self.schedule.stages
+        for row in self.rows:
+            if row.fits == row.shape.b or not row.iterations:
+                continue
+            number, first = next(
+                (n, first) for n, stage in enumerate(stages) for s, first, k in uses(stage) if k and s == row.shape
+            )
+            size = f"it needs about {_bytes(self.resident + row.bytes)}, and " if row.fits else ""
+            when = sum(self.stage_seconds[:number])
+            after = f", {_duration(when)} into the run" if when > 0 else ""
+            if full.fits < full.shape.b:
+                do = (
+                    f"the baseline itself does not fit; take a batch of {full.fits} or fewer"
+                    if full.fits
+                    else ("not even one full clip fits; take a smaller shape or activation checkpointing")
+                )
+            else:
+                do = "plan again with costs=report.costs, or with a smaller batch"
+            yield (
+                f"{row.shape} does not fit the memory of {self.device}: {size}{row.fits} of its {row.shape.b} clips "
+                f"fit. Training would have failed at step {first:,}, in stage {number}{after}; {do}"
+            )
+
+    def _too_coarse(self) -> Iterator[str]:
+        full = self[self.schedule.shape]
+        maps = {row.shape: row.feature_map for row in self.rows if row.feature_map is not None and row is not full}
+        small = [shape for shape, extents in maps.items() if min(extents[-2:]) < _CELLS]
+        if small:
+            least = min(small, key=lambda shape: min(maps[shape][-2:]))
+            yield (
+                f"the network is too coarse for {_listed(small)}: its last feature map is {_by(maps[least][-2:])} at "
+                f"{least}, and below about {_CELLS} cells accuracy suffers; "
+                "take larger factors in short_cycle= and long_cycle=, or a network with less stride"
+            )
+        if full.feature_map is not None and len(full.feature_map) == 3:
+            stride = full.shape.t / full.feature_map[0]
+            short = [shape for shape in maps if shape.t < stride]
+            if short:
+                yield (
+                    f"fewer frames than the network's temporal stride, {stride:g}: {_listed(short)}; "
+                    "take larger temporal factors in long_cycle=, or a network with less stride"
+                )
+
+    def _too_dear(self) -> Iterator[str]:
+        full = self[self.schedule.shape]
+        shares = {row.shape: max(row.seconds / full.seconds, row.bytes / full.bytes) for row in self.rows}
+        dear = [shape for shape, share in shares.items() if share > _SHARE]
+        if dear:
+            worst = max(dear, key=lambda shape: shares[shape])
+            yield (
+                f"note: dearer than their share: {_listed(dear)}, up to {shares[worst]:.2f} times the full mini-batch "
+                f"at {worst}; planned again with costs=report.costs, none is"
+            )
+
+    def __str__(self) -> str:
+        schedule, full = self.schedule, self[self.schedule.shape]
+        lines = [
+            f"one forward and backward pass on {self.device}, which holds {_bytes(self.resident)} before it",
+            self._shape_table(),
+            "",
+            self._stage_table(),
+            f"baseline {full.shape}: {schedule.baseline_iterations:,} iterations, {_duration(self.baseline_seconds)}",
+            f"this schedule: {schedule.stages[-1].stop:,} iterations, {_duration(self.seconds)}: "
+            f"{self.speedup:.2f}x faster (nominal {schedule.speedup:.2f}x)",
+        ]
+        workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds and row.fits}
+        if workers:
+            most = max(workers, key=lambda shape: workers[shape])
+            lines.append(f"data: {math.ceil(workers[most])} workers keep up with every shape; {most} asks the most")
+        return "\n".join([*lines, *self._too_dear(), *(f"warning: {text}" for text in self.warnings)])
+
+    def _shape_table(self) -> str:
+        full = self[self.schedule.shape]
+        read = any(row.read_seconds is not None for row in self.rows)
+        header = ["shape", "iterations", "nominal", "time", "time x", "memory", "memory x", "last map"]
+        rows = [
+            [
+                str(row.shape) if row.fits == row.shape.b else f"{row.shape} (fits {row.fits})",
+                f"{row.iterations:,}",
+                f"{math.prod(row.shape) / math.prod(full.shape):.2f}",
+                _milliseconds(row.seconds),
+                f"{row.seconds / full.seconds:.2f}",
+                _bytes(row.bytes),
+                f"{row.bytes / full.bytes:.2f}",
+                "-" if row.feature_map is None else _by(row.feature_map),
+                *(["-" if row.read_seconds is None else _milliseconds(row.read_seconds)] if read else []),
+            ]
+            for row in self.rows
+        ]
+        return table.align([[*header, *(["read by one"] if read else [])], *rows])
+
+    def _stage_table(self) -> str:
+        header = ["stage", "iterations", "base shape", "time", "nominal saving", "measured", "ratio"]
+        rows = [
+            [
+                str(number),
+                f"{stage.stop - stage.start:,}",
+                str(stage.base),
+                _duration(seconds),
+                f"{nominal:.2f}x",
+                f"{measured:.2f}x",
+                f"{measured / nominal:.2f}",
+            ]
+            for number, (stage, seconds, (nominal, measured)) in enumerate(
+                zip(self.schedule.stages, self.stage_seconds, self.stage_savings, strict=True)
+            )
+            if stage.start < stage.stop
+        ]
+        return table.align([header, *rows])
+
+
+def uses(stage: Stage) -> Iterator[tuple[Shape, int, int]]:
+    """Yield each shape of a stage's short cycle, the first step that has it, and how many do."""
+    n, steps = len(stage.shapes), stage.stop - stage.start
+    for position, shape in enumerate(stage.shapes):
+        back = n - 1 - position  # the short cycle is counted back from the stage's end
+        count = max(0, -((back - steps) // n))
+        yield shape, stage.stop - 1 - back - (count - 1) * n, count
+
+
+def _listed(shapes: list[Shape]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms"
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 60:
+        return f"{minutes:.1f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{days:.1f} days"

@@ -1,0 +1,479 @@
+"""preflight: what it measures is there, what it warns of happens, and what it touches is as it was."""
+
+import copy
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
+
+from pymultigrid.torch import SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
+from pymultigrid.torch.passes import Alive  # noqa: E402
+from torch import nn  # noqa: E402
+
+from pymultigrid import Schedule, Shape  # noqa: E402
+
+FULL = Shape(4, 8, 32, 32)
+
+
+def plan(**options):
+    return Schedule.from_epochs(FULL, **{"samples": 100, "epochs": 20, **options})
+
+
+class Counting(nn.Flatten):
+    """Flattens, counts its passes, and puts another tensor in the place of a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+        self.register_buffer("last", torch.zeros(1))
+
+    def forward(self, input):
+        self.passes += 1
+        self.last = input.detach().mean()
+        return super().forward(input)
+
+
+def net():
+    torch.manual_seed(0)
+    return SubBatchNorm3d.convert(
+        nn.Sequential(
+            nn.Conv3d(3, 6, 3, stride=(1, 2, 2), padding=1),
+            nn.BatchNorm3d(6),
+            nn.ReLU(),
+            nn.Conv3d(6, 8, 3, stride=2, padding=1),
+            nn.BatchNorm3d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(8, 5),
+        )
+    )
+
+
+def fly(model, schedule, *arguments, **options):
+    return preflight(model, schedule, *arguments, **{"repeats": 1, "progress": False, **options})
+
+
+def shapes_of(schedule):
+    return {shape for stage in schedule.stages for shape in stage.shapes}
+
+
+def test_every_shape_is_measured_the_largest_first():
+    schedule = plan()
+    report = fly(net(), schedule[100:], repeats=2)
+    assert report.schedule == schedule
+    assert {row.shape for row in report.rows} == shapes_of(schedule)
+    cells = [math.prod(row.shape) for row in report.rows]
+    assert cells == sorted(cells, reverse=True)
+    assert all(row.seconds > 0 and row.bytes > 0 and row.fits == row.shape.b for row in report.rows)
+    assert report.warnings == ()
+    assert all(str(row.shape) in str(report) for row in report.rows)
+    assert Schedule.from_epochs(FULL, samples=100, epochs=20, costs=report.costs)[-1].shape == FULL
+
+
+def test_memory_follows_the_batch_and_the_clip():
+    """Activations are in proportion to the sampling points, where nothing is rounded away by strides."""
+    schedule = Schedule.from_epochs(FULL, samples=100, epochs=20, batch_growth=0, multiple_of=8)
+    report = fly(net(), schedule)
+    full = report[FULL]
+    for row in report.rows:
+        assert row.bytes == pytest.approx(full.bytes * math.prod(row.shape) / math.prod(FULL), rel=0.05)
+    size = sum(p.nbytes * 2 for p in net().parameters()) + sum(b.nbytes for b in net().buffers())
+    assert report.resident == size
+
+
+def test_memory_is_the_bytes_alive_at_once():
+    kept = torch.ones(1000)
+    with Alive() as made:
+        kept.mul_(2)  # in place: nothing new
+        a = kept + 1
+        b = a * 2
+        view = b[:10]
+        del a
+        c = b + 1
+        del b
+        assert made.now == 2 * 4000  # b lives in its view
+        d = torch.cat([c, c])
+        assert made.now == made.peak == 4 * 4000
+        del c, d, view
+    assert (made.now, made.peak) == (0, 16_000)
+
+
+def everything(model, optimizer):
+    """All that preflight may not change, as copies."""
+    return copy.deepcopy(
+        {
+            "state": model.state_dict(),
+            "buffers": [list(m._buffers.items()) for m in model.modules()],
+            "gradients": [p.grad for p in model.parameters()],
+            "needed": [p.requires_grad for p in model.parameters()],
+            "modes": [m.training for m in model.modules()],
+            "counters": [(getattr(m, "splits", None), getattr(m, "passes", None)) for m in model.modules()],
+            "hooks": [len(m._forward_hooks) for m in model.modules()],
+            "optimizer": optimizer.state_dict(),
+            "torch": torch.get_rng_state(),
+            "numpy": np.random.get_state()[1],  # noqa: NPY002, the global one
+            "python": random.getstate(),
+        }
+    )
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+
+
+def noisy(model, clips):
+    """A loss that draws from every random state there is."""
+    noise = random.random() + np.random.rand() + torch.rand(())  # noqa: NPY002
+    return model(clips).square().mean() * noise
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_everything_is_as_it_was(training):
+    model = net()
+    model[7] = Counting()
+    model[4].eval()  # a frozen batch norm in a model that trains
+    model[0].bias.requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(4, 3, 8, 16, 16)).sum().backward()
+    optimizer.step()
+    model[9].weight.grad = None
+    if not training:
+        model.eval()
+    before, gradients = everything(model, optimizer), [p.grad for p in model.parameters()]
+    buffers = list(model.buffers())
+    frozen = []
+    model[4].register_forward_pre_hook(lambda module, _: frozen.append(module.training))
+    fly(model, plan(), noisy)
+    assert set(frozen) == {not training}
+    assert same(before, everything(model, optimizer))
+    assert all(was is p.grad for was, p in zip(gradients, model.parameters(), strict=True))
+    assert all(was is b for was, b in zip(buffers, model.buffers(), strict=True))
+
+
+def test_training_goes_on_to_the_bit():
+    def losses(look):
+        model, schedule = net(), plan(short_cycle=None)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        out = []
+        for i, step in enumerate(schedule[:6]):
+            if look and i in (0, 3):
+                fly(model, schedule)
+            with sub_batches(model, step):
+                loss = noisy(model, torch.rand(step.shape.b, 3, *tuple(step.shape)[1:]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            out.append(loss.item())
+        return out
+
+    assert losses(look=True) == losses(look=False)
+
+
+def test_a_failure_names_the_shape_and_leaves_all_as_it_was():
+    class Fixed(nn.Module):
+        """Takes the full shape alone in training."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm3d(3)
+            self.head = nn.Linear(3 * 8 * 32 * 32, 2)
+
+        def forward(self, clips):
+            return self.head(self.norm(clips).flatten(1))
+
+    model = Fixed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = everything(model, optimizer)
+    with pytest.raises(RuntimeError, match=r"model \(Fixed\) failed at the mini-batch \d+x\d+x\d+x\d+: mat1 and mat2"):
+        fly(model, plan())
+    assert same(before, everything(model, optimizer))
+
+
+def test_outputs_of_any_structure_have_a_default_loss():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(3, 2, 1)
+
+        def forward(self, clips):
+            return {"logits": [self.conv(clips).mean((2, 3, 4))], "index": torch.arange(3), "loss": None}
+
+    assert len(fly(Heads(), plan(long_cycle=None, short_cycle=None)).rows) == 1
+
+    class Nothing(Heads):
+        def forward(self, clips):
+            return super().forward(clips)["index"]
+
+    with pytest.raises(TypeError, match=re.escape("model (Nothing) returns no tensor of floats; pass loss=")):
+        fly(Nothing(), plan())
+
+
+def test_a_loss_gets_clips_of_ones_own_kind():
+    seen = set()
+
+    def loss(model, clips):
+        seen.add((clips.dtype, clips.shape[1], int(clips.max()) > 1))
+        return model(clips.float() / 255).mean()
+
+    model = nn.Conv3d(1, 2, 1)
+    report = fly(model, plan(short_cycle=None), loss, channels=1, dtype=torch.uint8)
+    assert seen == {(torch.uint8, 1, True)}
+    assert len(report.rows) == 4
+
+
+def test_a_net_too_coarse_is_warned_of():
+    model = nn.Sequential(
+        nn.Conv3d(3, 4, 4, stride=4),
+        nn.Conv3d(4, 4, (1, 2, 2), stride=(1, 2, 2)),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Conv3d(4, 2, 1),
+    )
+    schedule = plan(short_cycle=None, long_cycle=[(1, 0.5), (1, 1)], frames_multiple_of=4, multiple_of=16)
+    with pytest.warns(
+        RuntimeWarning, match=re.escape("the network is too coarse for 16x8x16x16: its last feature map is 2x2")
+    ):
+        report = fly(model, schedule)
+    assert report[FULL].feature_map == (2, 4, 4)  # not the 1x1 after pooling
+    # A map of 1x1 at every shape is no pooling.
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, stride=32, padding=1), nn.Conv3d(4, 4, 1))
+    with pytest.warns(RuntimeWarning, match=re.escape("its last feature map is 1x1 at 16x8x16x16")):
+        fly(model, plan(short_cycle=None, long_cycle=[(1, 0.5), (1, 1)]))
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, stride=(8, 1, 1), padding=1))
+    with pytest.warns(RuntimeWarning, match=re.escape("fewer frames than the network's temporal stride, 8: 8x4x32x32")):
+        fly(model, plan(short_cycle=None, long_cycle=[(0.5, 1), (1, 1)]))
+
+
+def test_frames_folded_into_the_batch():
+    class Framewise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+        def forward(self, clips):
+            return self.conv(clips.transpose(1, 2).flatten(0, 1)).mean((2, 3))
+
+    report = fly(Framewise(), plan())
+    assert report[FULL].feature_map == (16, 16)
+    assert report.warnings == ()
+
+
+def test_a_model_without_convolutions_has_no_maps():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, clips):
+            return self.head(clips.mean((2, 3, 4)))
+
+    report = fly(Pooled(), plan())
+    assert {row.feature_map for row in report.rows} == {None}
+    assert report.warnings == ()
+
+
+def test_a_compiled_model_is_compiled_for_every_step():
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    model = net()
+    schedule = Schedule.from_epochs(
+        Shape(16, 4, 32, 32), samples=200, epochs=20, short_cycle=(0.5,), long_cycle=[(1, 0.5), (1, 1)]
+    )
+    assert len(schedule.shapes) == 2
+    fast = torch.compile(model, backend=backend, dynamic=False)
+    with torch._dynamo.config.patch(recompile_limit=8):
+        assert fly(fast, schedule).warnings == ()
+        versions = len(compiled)
+        assert versions == 3  # the same shape with other sub-batches is another one
+        for stage in schedule.stages:
+            for step in schedule[stage.start : stage.stop][:3]:
+                with sub_batches(fast, step):
+                    fast(torch.rand(step.shape.b, 3, *tuple(step.shape)[1:])).mean().backward()
+        assert len(compiled) == versions
+    with torch._dynamo.config.patch(recompile_limit=2):
+        torch._dynamo.reset()
+        with pytest.warns(
+            RuntimeWarning, match=re.escape("torch.compile keeps 2 versions of a function, and training")
+        ):
+            report = fly(fast, schedule)
+    assert "set torch._dynamo.config.recompile_limit = " in str(report)
+
+
+def test_reading_is_timed(tmp_path):
+    pytest.importorskip("av", reason="PyAV is missing: a data set's reading time was NOT measured")
+    import mp4
+
+    paths = [mp4.write(tmp_path / f"{i}.mp4") for i in range(4)]
+    schedule = Schedule.from_epochs(FULL, samples=4, epochs=50)
+    report = fly(net(), schedule, dataset=VideoDataset(paths, [0] * 4))
+    assert all(row.read_seconds > 0 for row in report.rows if row.iterations)
+    assert re.search(r"data: \d+ workers keep up with every shape", str(report))
+
+
+def test_a_progress_bar_is_shown(capfd):
+    pytest.importorskip("tqdm", reason="tqdm is missing: the progress bar was NOT seen")
+    fly(net(), plan(short_cycle=None), progress=True)
+    shown = capfd.readouterr().err
+    assert "preflight: memory: 100%" in shown
+    assert "preflight: time: 100%" in shown
+
+
+def test_refuses():
+    with pytest.raises(
+        TypeError, match=re.escape("schedule (3) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+    ):
+        preflight(net(), 3)
+    with pytest.raises(ValueError, match=re.escape("repeats (0) must be at least 1: the passes that are timed")):
+        fly(net(), plan(), repeats=0)
+    with pytest.raises(ValueError, match=re.escape("model is on meta, where memory can't be measured; move it to cpu")):
+        fly(net().to("meta"), plan())
+
+
+WIDE = """
+    import resource, sys, warnings
+    import torch
+    from pymultigrid import Schedule, Shape
+    from pymultigrid.torch import preflight
+
+    class Wide(torch.nn.Module):
+        '''A clip takes two megabytes, however small it is.'''
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(2**19))
+
+        def forward(self, clips):
+            return clips.mean((1, 2, 3, 4))[:, None] * self.weight
+
+    def allow(megabytes):
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20,) * 2)
+
+    torch.set_num_threads(1)
+    model = Wide()
+    model(torch.rand(2, 3, 8, 32, 32)).square().mean().backward()
+    plan = dict(samples=100, epochs=20, short_cycle=None)
+"""
+
+
+def script(body, *command, **options):
+    code = textwrap.dedent(WIDE) + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, *command, "-c", code], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no RLIMIT_AS: out of memory was NOT tried")
+def test_out_of_memory_is_found_and_mended():
+    """A process that may take only so much: the coarse mini-batches do not fit, those planned from the costs do."""
+    printed = script("""
+        allow(250)
+        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), **plan)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            report = preflight(model, schedule, repeats=1, progress=False)
+        print([str(w.message) for w in caught if w.category is RuntimeWarning])
+        print([(str(row.shape), row.fits) for row in report.rows if row.fits < row.shape.b])
+        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), **plan, costs=report.costs)
+        report = preflight(model, schedule, repeats=1, progress=False)
+        print(report.warnings, max(row.bytes for row in report.rows) <= 1.05 * report[schedule.shape].bytes)
+    """)
+    told, fits, mended = printed.splitlines()
+    assert fits == "[('32x2x23x23', 16)]" or fits.startswith("[('32x2x23x23', ")
+    assert re.search(
+        r"32x2x23x23 does not fit the memory of the CPU: it needs about \d+ MB, and \d+ of its 32 clips", told
+    )
+    assert "Training would have failed at step 0, in stage 0; plan again with costs=report.costs" in told
+    assert mended == "() True"
+
+
+def test_processes_agree(tmp_path):
+    """Two ranks under torchrun, one with less memory: no rank waits for another, and both report the same."""
+    path = tmp_path / "run.py"
+    path.write_text(
+        textwrap.dedent(WIDE)
+        + textwrap.dedent("""
+        import torch.distributed as dist
+        dist.init_process_group("gloo")
+        ddp = torch.nn.parallel.DistributedDataParallel(model)
+        if dist.get_rank() == 1:
+            allow(250)
+        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, **plan)
+        warnings.simplefilter("ignore")
+        report = preflight(ddp, schedule, repeats=2, progress=True)
+        reports = [None, None]
+        dist.all_gather_object(reports, [(str(row.shape), row.fits, row.seconds, row.bytes) for row in report.rows])
+        assert reports[0] == reports[1], reports
+        assert any(row.fits < row.shape.b for row in report.rows), report.rows
+        assert ddp.require_backward_grad_sync
+        assert ddp.require_forward_param_sync
+        print("agreed" if dist.get_rank() == 0 else "", flush=True)
+        dist.destroy_process_group()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "agreed" in done.stdout
+    assert done.stderr.count("preflight: time:   0%") == 1  # one bar, not one a rank
+
+
+def test_no_warning_without_a_cause():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fly(net(), plan())
+
+
+def test_the_page_runs_as_written(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is missing: docs/preflight.md was NOT run")
+    page = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    names = {"model": net(), "paths": [0] * 50, "picture": tmp_path / "preflight.png"}
+    for block in blocks:
+        exec(compile(block, "preflight.md", "exec"), names)
+    assert names["report"].warnings == ()
+    assert (tmp_path / "preflight.png").read_bytes().startswith(b"\x89PNG")
+    assert names["schedule"].shape == names["report"].schedule.shape
+
+
+def test_the_pages_command(tmp_path):
+    for package in ("av", "sklearn", "tqdm"):
+        pytest.importorskip(package, reason=f"{package} is missing: examples/demo/costs.py was NOT run")
+    command = Path(__file__).parent.parent / "examples" / "demo" / "costs.py"
+    done = subprocess.run(
+        [sys.executable, command, "--videos", "4", "--rounds", "1"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    page = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text()
+    for line in done.stdout.splitlines():
+        if line.split()[:1] in (["shape"], ["stage"]):  # the headers of the three tables
+            assert " ".join(line.split()) in " ".join(page.split())
