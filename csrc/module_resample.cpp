@@ -10,6 +10,7 @@
 #include "arrays.h"
 #include "buffers.h"
 #include "resample.h"
+#include "resample_launch.h"
 
 namespace py = pybind11;
 
@@ -173,12 +174,16 @@ py::array empty(const std::vector<std::int64_t>& shape, const py::dtype& dtype) 
   return py::array(dtype, shape, {}, data, owner);
 }
 
+Options options_from(const std::string& mode, const std::string& temporal, bool antialias, const py::object& mean,
+                     const py::object& std, int threads) {
+  const bool blend = one_of<bool>("temporal", temporal, {{"nearest", false}, {"linear", true}});
+  return {filter_from(mode, antialias), blend, numbers_from("mean", mean), numbers_from("std", std), threads};
+}
+
 void resample(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
               const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
               const std::string& layout, int threads) {
-  const bool blend = one_of<bool>("temporal", temporal, {{"nearest", false}, {"linear", true}});
-  const Options options{filter_from(mode, antialias), blend, numbers_from("mean", mean), numbers_from("std", std),
-                        threads};
+  const Options options = options_from(mode, temporal, antialias, mean, std, threads);
   const Videos videos = videos_from(video);
   const std::vector<Grid> grids = grids_from(grid, videos.views);
   check_grids(videos.views, grids);
@@ -189,6 +194,19 @@ void resample(const py::object& video, const py::object& grid, const py::object&
   resample_cpu(videos.views, grids, options, out);
 }
 
+void resample_tiles(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
+                    const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
+                    const std::string& layout, int processors) {
+  const Options options = options_from(mode, temporal, antialias, mean, std, 1);
+  const Videos videos = videos_from(video);
+  const std::vector<Grid> grids = grids_from(grid, videos.views);
+  check_grids(videos.views, grids);
+  const Array array = array_from(to, "out");
+  const BatchView out = batch_from(array, videos, grids, layout_from(layout));
+  check_options(videos.views, options, out);
+  launch_each(videos.views, grids, options, out, processors, run_on_host);
+}
+
 }  // namespace
 
 void bind_resample(py::module_& m) {
@@ -197,6 +215,9 @@ void bind_resample(py::module_& m) {
   m.def("resample", resample, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"), py::arg("temporal"),
         py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"), py::arg("threads"),
         "Write the clips into `out`. Arrays are NumPy arrays or anything with __dlpack__ in host memory.");
+  m.def("_resample_tiles", resample_tiles, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"),
+        py::arg("temporal"), py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"),
+        py::arg("processors"), "`resample` by the CUDA kernel's code, on the host; for tests.");
   m.def("empty", empty, py::arg("shape"), py::arg("dtype"), "A new array; large ones are from the ring of buffers.");
   m.def("set_buffer_limit", set_buffer_limit, py::arg("limit"), "Bound the unused bytes in the ring; 0 turns it off.");
   m.def("unused_buffer_bytes", unused_buffer_bytes, "The bytes that wait in the ring.");
