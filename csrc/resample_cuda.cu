@@ -13,15 +13,13 @@ template <class Kind, class Out>
 __global__ void __launch_bounds__(256, 4) resample_tiles(const __grid_constant__ Launch launch) {
   extern __shared__ uint4 shared[];
   Worker<Kind, Out> worker(launch, blockIdx.x, threadIdx.x, reinterpret_cast<std::uint32_t*>(shared));
+  __syncthreads();
   worker.fill_tables();
   __syncthreads();
-  worker.open();
-  worker.stage(0);
-  __syncthreads();
   const int batches = worker.batches();
-  for (int batch = 0; batch < batches; ++batch) {
-    if (batch + 1 < batches) worker.stage(batch + 1);
-    worker.walk(batch);
+  for (int batch = 0; batch <= batches; ++batch) {
+    if (batch < batches) worker.stage(batch);
+    if (batch > 0) worker.walk(batch - 1);
     __syncthreads();
   }
 }
@@ -70,9 +68,17 @@ using namespace multigrid;
 extern "C" const char* multigrid_cuda_count(int* devices) {
   *devices = 0;
   const cudaError_t error = cudaGetDeviceCount(devices);
+  if (error == cudaSuccess && *devices > 0) return nullptr;
+  *devices = 0;
   cudaGetLastError();  // or the next call would report it
-  if (error != cudaSuccess) *devices = 0;
-  return text(error);
+  if (error == cudaErrorInsufficientDriver) {
+    int version = 0;
+    cudaDriverGetVersion(&version);
+    return version == 0 ? "no NVIDIA driver is installed" : "the NVIDIA driver is too old: CUDA 13 needs 580 or newer";
+  }
+  if (error == cudaSuccess || error == cudaErrorNoDevice)
+    return "the NVIDIA driver sees no GPU: is there one, and is CUDA_VISIBLE_DEVICES right?";
+  return cudaGetErrorString(error);
 }
 
 extern "C" const char* multigrid_cuda_processors(int device, int* processors) {

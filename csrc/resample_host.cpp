@@ -20,11 +20,10 @@ void run_tile(const Launch& launch, std::uint32_t tile) {
     for (int i = 0; i < threads; ++i) phase(workers[tile % 2 ? threads - 1 - i : i]);
   };
   each([](One& worker) { worker.fill_tables(); });
-  each([](One& worker) { worker.open(), worker.stage(0); });
-  for (int batch = 0; batch < workers[0].batches(); ++batch)
+  for (int batch = 0; batch <= workers[0].batches(); ++batch)
     each([&](One& worker) {
-      if (batch + 1 < worker.batches()) worker.stage(batch + 1);
-      worker.walk(batch);
+      if (batch < worker.batches()) worker.stage(batch);
+      if (batch > 0) worker.walk(batch - 1);
     });
 }
 

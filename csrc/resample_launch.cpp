@@ -58,7 +58,7 @@ class Cut {
     const std::int64_t row = std::min(reach, w.hi - w.lo) + 4 + w_taps + 3;
     const std::int64_t planes = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1);
     const std::int64_t late = std::max<std::int64_t>(0, w_taps - kept_taps) * 2 * tiling_.pairs;
-    return tiling_.planes * static_cast<std::int64_t>(sizeof(PlaneRows) / 4) + tiling_.rows * (2 + h_taps) + late + 4 +
+    return planes_at + tiling_.planes * static_cast<std::int64_t>(sizeof(PlaneRows) / 4) + tiling_.rows * (2 + h_taps) + late + 4 +
            2 * planes * slots * row;
   }
 
@@ -101,6 +101,11 @@ Launch launch_of(const std::vector<ClipView>& videos, const Grid& grid, const Op
   const bool side_by_side = out.layout == Layout::cthw || out.c == (launch.rgb ? 3 : 1);
   launch.paired = side_by_side && out.w % 2 == 0 &&
                   reinterpret_cast<std::uintptr_t>(out.data) % (2 * bytes_of(out.dtype)) == 0;
+  const bool planar = out.layout == Layout::cthw;
+  launch.pixel_step = planar ? 1 : out.c;
+  launch.row_step = out.w * launch.pixel_step;
+  launch.channel_step = planar ? out.t * out.h * out.w : 1;
+  launch.clip_step = out.c * out.t * out.h * out.w;
   const std::int64_t channels = std::min<std::int64_t>(out.c, most_channels);
   const Scale of_floats = scale_of(options, DType::f32, out.dtype, channels);
   const Scale of_bytes = scale_of(options, DType::u8, out.dtype, channels);

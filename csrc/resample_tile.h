@@ -37,10 +37,10 @@ MULTIGRID_HD inline Cells cells_of(const Source& source, int axis, std::int32_t 
 }
 
 // The bytes of a video, from the lowest to past the highest.
-struct Extent {
+struct Memory {
   const char *begin, *end;
 
-  MULTIGRID_HD explicit Extent(const Source& video) : begin(video.data), end(video.data) {
+  MULTIGRID_HD explicit Memory(const Source& video) : begin(video.data), end(video.data) {
     const std::int64_t steps[] = {video.pitch_t * (video.t - 1), video.pitch_h * (video.h - 1),
                                   video.pitch_w * (video.w - 1), video.pitch_c * (video.c - 1)};
     for (const std::int64_t step : steps) (step < 0 ? begin : end) += step;
@@ -69,6 +69,9 @@ struct Launch {
   bool rgb, blend, paired;  // rgb: all videos are three bytes a pixel; paired: two neighbours may be stored at once
   float times[2][most_channels], plus[most_channels];  // of a channel; times[1] for uint8 videos
 
+  // From a value to its neighbour along an axis.
+  std::int64_t row_step, pixel_step, channel_step, clip_step;
+
   MULTIGRID_HD std::int32_t planes() const { return rgb ? t : t * c; }
   MULTIGRID_HD std::uint32_t tiles() const {
     return static_cast<std::uint32_t>(clips) * tiling.in_depth * tiling.down * tiling.across;
@@ -90,15 +93,16 @@ struct PlaneRows {
 
 MULTIGRID_HD inline std::int32_t up_to_4(std::int32_t n) { return (n + 3) / 4 * 4; }
 
-// Where a tile's tables lie in shared memory, in words: planes, rows (first pixel, count, weights), the columns' taps
-// past those kept, and then twice the staged rows.
-struct Room {
+// Where a tile's tables lie in shared memory, in words: the tile, its planes, its rows (first pixel, count, weights),
+// the columns' taps past those kept, and then twice the staged rows.
+constexpr std::int32_t planes_at = 20;
+struct TileRoom {
   std::int32_t row_taps, column_taps, rows, columns, staged;
 
-  MULTIGRID_HD Room(const Tiling& tiling, const Cells& h, const Cells& w, Filter filter)
+  MULTIGRID_HD TileRoom(const Tiling& tiling, const Cells& h, const Cells& w, Filter filter)
       : row_taps(static_cast<std::int32_t>(most_taps(h, filter))),
         column_taps(static_cast<std::int32_t>(most_taps(w, filter))),
-        rows(tiling.planes * static_cast<std::int32_t>(sizeof(PlaneRows) / 4)),
+        rows(planes_at + tiling.planes * static_cast<std::int32_t>(sizeof(PlaneRows) / 4)),
         columns(rows + tiling.rows * (2 + row_taps)),
         staged(up_to_4(columns + (column_taps > kept_taps ? (column_taps - kept_taps) * 2 * tiling.pairs : 0))) {}
 };
@@ -173,6 +177,7 @@ struct Rgb {
   static constexpr int channels = 3;
 
   MULTIGRID_PHASE static void add(float* sum, std::uint32_t word, float weight, const float* times) {
+    MULTIGRID_UNROLL
     for (int c = 0; c < 3; ++c) {
 #ifdef __CUDA_ARCH__
       const float lifted = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440 | c));

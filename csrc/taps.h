@@ -92,12 +92,12 @@ MULTIGRID_HD inline float part_of(const Taps& taps, Filter filter, double share,
   return static_cast<float>(weight_of(taps, filter, taps.first + t) * share);
 }
 
-// No cell of the axis looks at more pixels.
+// No cell of the axis looks at more pixels, but for one that it barely touches.
 MULTIGRID_HD inline std::int64_t most_taps(const Cells& cells, Filter filter) {
   const double stride = cells.span / static_cast<double>(cells.size);
   if (filter == Filter::nearest) return 1;
   if (filter == Filter::area) return static_cast<std::int64_t>(std::ceil(stride)) + 1;
-  return filter == Filter::smooth && stride > 1 ? static_cast<std::int64_t>(std::ceil(2 * stride)) + 1 : 2;
+  return filter == Filter::smooth && stride > 1 ? static_cast<std::int64_t>(std::ceil(2 * stride)) : 2;
 }
 
 // Temporal nearest: the frame in which cell i starts (0, 2, 4 for stride 2).
