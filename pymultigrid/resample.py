@@ -65,7 +65,8 @@ def resample(
     ----------
     video
         One video T x H x W x C, a batch B x T x H x W x C, or a list of videos of different sizes. NumPy arrays or
-        anything with ``__dlpack__``, in host memory or, all of them and `out`, on one CUDA device; uint8, float16, float32 or bfloat16; any strides.
+        anything with ``__dlpack__``, in host memory or (with `out`) all on one CUDA device; uint8, float16, float32 or
+        bfloat16; any strides.
     grid
         A `Grid` for all, one for each video, or a size (t, h, w) over the whole video.
     mode

@@ -122,8 +122,8 @@ def _check_place(name: str, tensor: Tensor, first: Tensor) -> None:
         )
 
 
-# For tracing (torch.compile, export), where a call is a node of a graph: an operator of tensors and numbers. `boxes` are
-# start and span of t, h, w for each grid; none: the whole of each video. The result always has B in front.
+# For tracing (torch.compile, export), where a call is a node of a graph: an operator of tensors and numbers. `boxes`
+# are start and span of t, h, w for each grid; none: the whole of each video. The result always has B in front.
 torch.library.define(
     "pymultigrid::resample",
     "(Tensor[] videos, float[] boxes, str[] short, int[] size, str mode, str temporal, bool antialias, float[]? mean, "
@@ -136,9 +136,9 @@ def _numbers(moment: float | Sequence[float] | None) -> list[float] | None:
 
 
 def _boxes(grid: Grids) -> tuple[list[float], list[str], list[int]]:
-    if isinstance(grid, tuple) and isinstance(grid[0], int):
-        return [], [], list(grid)
-    grids = [grid] if isinstance(grid, Grid) else list(grid)
+    grids = [grid] if isinstance(grid, Grid) else [each for each in grid if isinstance(each, Grid)]
+    if not grids:
+        return [], [], [size for size in grid if isinstance(size, int)] if isinstance(grid, tuple) else []
     axes = [(each.t, each.h, each.w) for each in grids]
     boxes = [number for each in axes for axis in each for number in (axis.start, axis.span)]
     return boxes, [each.short for each in grids], [axis.size for axis in axes[0]]
@@ -148,7 +148,8 @@ def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
     if not boxes:
         return size[0], size[1], size[2]
     axes = [Axis(boxes[i], boxes[i + 1], size[i // 2 % 3]) for i in range(0, len(boxes), 2)]
-    return [Grid(*axes[3 * i : 3 * i + 3], short=each) for i, each in enumerate(short)]
+    grids = [Grid(axes[3 * i], axes[3 * i + 1], axes[3 * i + 2], each) for i, each in enumerate(short)]
+    return grids if len(grids) > 1 else grids[0]
 
 
 @torch.library.impl("pymultigrid::resample", ("cpu", "cuda"))
@@ -168,8 +169,6 @@ def _operator(
 ) -> Tensor:
     video = videos[0] if videos[0].ndim == 5 else videos
     grid = _grids(boxes, short, size)
-    if isinstance(grid, list) and len(grid) == 1:
-        grid = grid[0]
     return resample(
         video,
         grid,
@@ -184,7 +183,6 @@ def _operator(
     )
 
 
-@torch.library.register_fake("pymultigrid::resample")
 def _shape_of_operator(
     videos: list[Tensor], boxes: list[float], short: list[str], size: list[int], *options: Any
 ) -> Tensor:
@@ -193,3 +191,6 @@ def _shape_of_operator(
     channels = videos[0].shape[-1]
     shape = (batch, channels, *size) if layout == "CTHW" else (batch, *size, channels)
     return videos[0].new_empty(shape, dtype=dtype)
+
+
+torch.library.register_fake("pymultigrid::resample", _shape_of_operator)
