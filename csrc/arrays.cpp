@@ -31,7 +31,8 @@ DType dtype_of(const py::dtype& dtype, const std::string& name) {
 }
 
 Array array_from_numpy(const py::array& array, const std::string& name) {
-  Array out{const_cast<void*>(array.data()), dtype_of(array.dtype(), name), {}, {}, array.writeable(), in_host_memory, array};
+  Array out{
+      const_cast<void*>(array.data()), dtype_of(array.dtype(), name), {}, {}, array.writeable(), in_host_memory, array};
   out.shape.assign(array.shape(), array.shape() + array.ndim());
   out.pitch.assign(array.strides(), array.strides() + array.ndim());
   return out;

@@ -27,8 +27,8 @@ struct Array {
 using Stream = std::optional<std::int64_t>;
 
 // NumPy arrays as they are; anything else by DLPack or the buffer protocol, without a copy. An array on a GPU is ready
-// for work on `stream`. `name` is the argument, for the errors: TypeError for something that is no array in host or CUDA
-// memory or has another dtype.
+// for work on `stream`. `name` is the argument, for the errors: TypeError for something that is no array in host or
+// CUDA memory or has another dtype.
 Array array_from(pybind11::handle object, const std::string& name, Stream stream = std::nullopt);
 
 const char* name_of(DType dtype);

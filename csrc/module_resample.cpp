@@ -235,9 +235,8 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
   int processors;
   check_cuda(doors->processors(device, &processors));
   const py::gil_scoped_release unlocked;
-  launch_each(videos, grids, options, out, processors, [&](const Launch& launch) {
-    check_cuda(doors->run(&launch, device, reinterpret_cast<void*>(stream)));
-  });
+  launch_each(videos, grids, options, out, processors,
+              [&](const Launch& launch) { check_cuda(doors->run(&launch, device, reinterpret_cast<void*>(stream))); });
 }
 
 void resample(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,

@@ -44,17 +44,19 @@ class OnDevice {
  public:
   explicit OnDevice(int device) {
     error_ = cudaGetDevice(&before_);
-    if (error_ == cudaSuccess && before_ != device) error_ = cudaSetDevice(device);
+    changed_ = error_ == cudaSuccess && before_ != device;
+    if (changed_) error_ = cudaSetDevice(device);
   }
   ~OnDevice() {
-    if (before_ >= 0) cudaSetDevice(before_);
+    if (changed_) cudaSetDevice(before_);
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
   cudaError_t error() const { return error_; }
 
  private:
-  int before_ = -1;
+  int before_ = 0;
+  bool changed_ = false;
   cudaError_t error_;
 };
 

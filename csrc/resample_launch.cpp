@@ -58,8 +58,8 @@ class Cut {
     const std::int64_t row = std::min(reach, w.hi - w.lo) + 4 + w_taps + 3;
     const std::int64_t planes = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1);
     const std::int64_t late = std::max<std::int64_t>(0, w_taps - kept_taps) * 2 * tiling_.pairs;
-    return planes_at + tiling_.planes * static_cast<std::int64_t>(sizeof(PlaneRows) / 4) + tiling_.rows * (2 + h_taps) + late + 4 +
-           2 * planes * slots * row;
+    return planes_at + tiling_.planes * static_cast<std::int64_t>(sizeof(PlaneRows) / 4) + tiling_.rows * (2 + h_taps) +
+           late + 4 + 2 * planes * slots * row;
   }
 
   const Launch& launch_;
@@ -99,8 +99,8 @@ Launch launch_of(const std::vector<ClipView>& videos, const Grid& grid, const Op
   launch.rgb = out.c == 3 && one_dtype(videos, DType::u8);
   launch.blend = options.blend_frames;
   const bool side_by_side = out.layout == Layout::cthw || out.c == (launch.rgb ? 3 : 1);
-  launch.paired = side_by_side && out.w % 2 == 0 &&
-                  reinterpret_cast<std::uintptr_t>(out.data) % (2 * bytes_of(out.dtype)) == 0;
+  launch.paired =
+      side_by_side && out.w % 2 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % (2 * bytes_of(out.dtype)) == 0;
   const bool planar = out.layout == Layout::cthw;
   launch.pixel_step = planar ? 1 : out.c;
   launch.row_step = out.w * launch.pixel_step;
@@ -132,8 +132,7 @@ void check_launch(const std::vector<ClipView>& videos, const Grid& grid, const O
     if (reinterpret_cast<std::uintptr_t>(video.data) % bytes_of(video.dtype) != 0)
       refuse("video is not aligned to its dtype; copy it first");
   }
-  if (grid.t.size * out.c > most)
-    refuse("grid.t.size (", grid.t.size, ") is too large for one launch; split the clip");
+  if (grid.t.size * out.c > most) refuse("grid.t.size (", grid.t.size, ") is too large for one launch; split the clip");
   if (out.c > most_channels && std::max(options.mean.size(), options.std.size()) > 1)
     refuse("mean and std are for ", out.c, " channels; on CUDA they are for at most ", most_channels,
            ": give one number for all, or normalise the result");

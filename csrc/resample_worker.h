@@ -19,9 +19,9 @@ namespace multigrid {
 // order in which the cells need it.
 struct Tile {
   std::int32_t row, plane, rows, planes, low, width;  // first output row and plane, how many, and the source columns
-  std::int32_t row_taps, column_taps, batch;  // batch: slots that are staged together
+  std::int32_t row_taps, column_taps, batch;          // batch: slots that are staged together
   std::int32_t rows_at, columns_at, staged_at, staged_words;  // in words
-  bool many, skip;                                    // cells of more than two rows; rows between them that none needs
+  bool many, skip;  // cells of more than two rows; rows between them that none needs
 };
 
 static_assert(sizeof(Tile) <= 4 * planes_at);
@@ -67,8 +67,8 @@ class Worker {
   MULTIGRID_PHASE void fill_row(const Cells& h, int row) const;
   MULTIGRID_PHASE void stage_packed(const char* from, std::uint32_t* to, int lane) const;
   MULTIGRID_PHASE void stage_one(const char* from, std::uint32_t* to, float times) const;
-  MULTIGRID_PHASE void filter_across(const std::uint32_t* row, float share, float* sum) const;
-  MULTIGRID_PHASE void filter_plane(const std::uint32_t* row, float* sum) const;
+  MULTIGRID_PHASE void filter_across(const std::uint32_t* row, int taps, float share, float* sum) const;
+  MULTIGRID_PHASE void filter_plane(const std::uint32_t* row, int taps, float* sum) const;
   MULTIGRID_PHASE void add_row(int row, int slot, const float* filtered, float* sum) const;
   template <bool Many>
   MULTIGRID_PHASE void walk_rows(int batch);
@@ -118,6 +118,7 @@ MULTIGRID_PHASE Worker<Kind, Out>::Worker(const Launch& launch, std::uint32_t in
   plane_ = thread / tiling.pairs, pair_ = thread % tiling.pairs;
   column_ = column0 + 2 * pair_;
   if (plane_ >= tile.planes || column_ >= launch.w) plane_ = -1;
+  if (plane_ < 0) return;
   const int plane = tile.plane + plane_, frame = plane % launch.t, channel = plane / launch.t;
   const int row = h.reversed ? launch.h - 1 - tile.row : tile.row;
   upwards_ = h.reversed;
@@ -138,8 +139,7 @@ MULTIGRID_PHASE void Worker<Kind, Out>::choose_columns(const Cells& w) {
     const double share = share_of(taps, launch_.filter);
     first_[p] = static_cast<int>(taps.first) - low;
     MULTIGRID_UNROLL
-    for (int t = 0; t < kept_taps; ++t)
-      weight_[p][t] = t < taps.count ? part_of(taps, launch_.filter, share, t) : 0.0f;
+    for (int t = 0; t < kept_taps; ++t) weight_[p][t] = t < taps.count ? part_of(taps, launch_.filter, share, t) : 0.0f;
     for (int t = kept_taps; plane_ == 0 && t < column_taps; ++t)
       late_weights(t)[p] = t < taps.count ? bits_of(part_of(taps, launch_.filter, share, t)) : 0u;
   }
@@ -271,16 +271,17 @@ MULTIGRID_PHASE void Worker<Kind, Out>::stage_packed(const char* from, std::uint
 }
 
 template <class Kind, class Out>
-MULTIGRID_PHASE void Worker<Kind, Out>::filter_across(const std::uint32_t* row, float share, float* sum) const {
-  const int column_taps = tile().column_taps;
+MULTIGRID_PHASE void Worker<Kind, Out>::filter_across(const std::uint32_t* row, int taps, float share,
+                                                      float* sum) const {
   MULTIGRID_UNROLL
   for (int t = 0; t < kept_taps; ++t) {
-    if (t >= column_taps) return;
+    if (t >= taps) return;
     MULTIGRID_UNROLL
-    for (int p = 0; p < 2; ++p) Kind::add(sum + p * channels, row[first_[p] + t], weight_[p][t] * share, launch_.times[1]);
+    for (int p = 0; p < 2; ++p)
+      Kind::add(sum + p * channels, row[first_[p] + t], weight_[p][t] * share, launch_.times[1]);
   }
   MULTIGRID_ROLLED
-  for (int t = kept_taps; t < column_taps; ++t) {
+  for (int t = kept_taps; t < taps; ++t) {
     const std::uint32_t* late = late_weights(t);
     MULTIGRID_UNROLL
     for (int p = 0; p < 2; ++p)
@@ -290,20 +291,20 @@ MULTIGRID_PHASE void Worker<Kind, Out>::filter_across(const std::uint32_t* row, 
 
 // The staged row of the plane, or two rows blended.
 template <class Kind, class Out>
-MULTIGRID_PHASE void Worker<Kind, Out>::filter_plane(const std::uint32_t* row, float* sum) const {
+MULTIGRID_PHASE void Worker<Kind, Out>::filter_plane(const std::uint32_t* row, int taps, float* sum) const {
   MULTIGRID_UNROLL
   for (int v = 0; v < values; ++v) sum[v] = 0;
   MULTIGRID_ROLLED
   for (int frame = 0; frame < (launch_.blend ? 2 : 1); ++frame) {
     const float share = plane_rows(plane_).share[frame];
-    if (share != 0) filter_across(row + frame * tile().batch * tile().staged_words, share, sum);
+    if (share != 0) filter_across(row + frame * tile().batch * tile().staged_words, taps, share, sum);
   }
 }
 
+// Adds what the source row is to an output row.
 template <class Kind, class Out>
-MULTIGRID_PHASE void Worker<Kind, Out>::add_row(int row, int slot, const float* filtered, float* sum) const {
-  if (row >= tile().rows) return;
-  const int tap = first_of(0) + slot - first_of(row);
+MULTIGRID_PHASE void Worker<Kind, Out>::add_row(int row, int source_row, const float* filtered, float* sum) const {
+  const int tap = source_row - first_of(row);
   if (tap < 0 || tap >= count_of(row)) return;
   const float weight = weight_of_row(row, tap);
   MULTIGRID_UNROLL
@@ -316,15 +317,19 @@ template <class Kind, class Out>
 template <bool Many>
 MULTIGRID_PHASE void Worker<Kind, Out>::walk_rows(int batch) {
   if (plane_ < 0) return;
-  const int begin = batch * tile().batch, left = slots() - begin;
+  const int rows = tile().rows, column_taps = tile().column_taps, staged_words = tile().staged_words;
+  const int begin = batch * tile().batch, left = slots() - begin, first = first_of(0);
   const int end = begin + (left < tile().batch ? left : tile().batch);
   const std::uint32_t* staged = staged_row(batch, plane_, 0, 0);
+  int last = row_ < rows ? last_slot(row_) : end;
   MULTIGRID_ROLLED
-  for (int slot = begin; slot < end; ++slot, staged += tile().staged_words) {
-    float next[values], value[values];
-    filter_plane(staged, next);
-    if (Many) add_row(row_, slot, next, kept_[0]), add_row(row_ + 1, slot, next, kept_[1]);
-    for (; row_ < tile().rows && last_slot(row_) <= slot; ++row_) {
+  for (int slot = begin; slot < end; ++slot, staged += staged_words) {
+    float next[values];
+    filter_plane(staged, column_taps, next);
+    if (Many) add_row(row_, first + slot, next, kept_[0]);
+    if (Many && row_ + 1 < rows) add_row(row_ + 1, first + slot, next, kept_[1]);
+    while (last <= slot) {
+      float value[values];
       const bool mixed = !Many && count_of(row_) == 2;
       const float above = mixed ? weight_of_row(row_, 0) : 0, here = Many ? 0 : weight_of_row(row_, mixed);
       MULTIGRID_UNROLL
@@ -334,6 +339,7 @@ MULTIGRID_PHASE void Worker<Kind, Out>::walk_rows(int batch) {
         if (Many) kept_[0][v] = kept_[1][v], kept_[1][v] = 0;
       }
       store(value);
+      last = ++row_ < rows ? last_slot(row_) : end;
     }
     MULTIGRID_UNROLL
     for (int v = 0; v < values; ++v)
@@ -355,7 +361,8 @@ MULTIGRID_PHASE void Worker<Kind, Out>::store(const float* value) {
   } else {
     MULTIGRID_UNROLL
     for (int v = 0; v < values; ++v)
-      if (v < channels || column_ + 1 < launch_.w) assign(out_[v / channels * pixel + v % channels * channel], value[v]);
+      if (v < channels || column_ + 1 < launch_.w)
+        assign(out_[v / channels * pixel + v % channels * channel], value[v]);
   }
   out_ += upwards_ ? -launch_.row_step : launch_.row_step;
 }

@@ -93,13 +93,14 @@ def resample(
         clip: Tensor = clips[0] if isinstance(video, Tensor) and video.ndim == 4 else clips
         return clip if out is None else out.copy_(clip)
     if out is None:
-        shape = _core.resample_shape(video, grid, layout, ready=True)
+        on_gpu = bool(videos) and videos[0].is_cuda
+        shape = _core.resample_shape(video, grid, layout, ready=on_gpu)
         out = torch.empty(shape, dtype=dtype, device=videos[0].device)
     # On the current stream of the tensors' device, as every operation of torch: they are ready there, and their memory
     # comes back to the caching allocator in that order.
     stream = torch.cuda.current_stream(out.device).cuda_stream if out.is_cuda else None
     threads = default_threads() if threads is None else threads
-    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, ready=True)
+    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, out.is_cuda)
     return out
 
 
