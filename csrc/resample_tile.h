@@ -82,8 +82,8 @@ struct Launch {
 };
 static_assert(sizeof(Launch) <= 32764);
 
-// Taps of a column that are kept in registers.
-constexpr int kept_taps = 4;
+// Taps of a column that are kept in registers: antialias up to a stride of 1.5 needs no more.
+constexpr int kept_taps = 3;
 
 // A plane of the tile: its frame, or the two that are blended.
 struct PlaneRows {

@@ -347,17 +347,16 @@ MULTIGRID_PHASE void Worker<Kind, Out>::walk_rows(int batch) {
   }
 }
 
-// Stores two pixels, and goes to the next row.
+// Stores two pixels, and goes to the next row. Constant indices only, or the values would leave the registers.
 template <class Kind, class Out>
 MULTIGRID_PHASE void Worker<Kind, Out>::store(const float* value) {
   const std::int64_t channel = launch_.channel_step, pixel = launch_.pixel_step;
-  if (launch_.paired) {
+  if (launch_.paired && launch_.layout == Layout::cthw) {
     MULTIGRID_UNROLL
-    for (int i = 0; i < channels; ++i) {
-      const bool planar = launch_.layout == Layout::cthw;
-      assign_pair(planar ? out_ + i * channel : out_ + 2 * i, value[planar ? i : 2 * i],
-                  value[planar ? channels + i : 2 * i + 1]);
-    }
+    for (int c = 0; c < channels; ++c) assign_pair(out_ + c * channel, value[c], value[channels + c]);
+  } else if (launch_.paired) {
+    MULTIGRID_UNROLL
+    for (int i = 0; i < channels; ++i) assign_pair(out_ + 2 * i, value[2 * i], value[2 * i + 1]);
   } else {
     MULTIGRID_UNROLL
     for (int v = 0; v < values; ++v)
