@@ -1,6 +1,7 @@
 #include "arrays.h"
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include "dlpack_abi.h"
 
@@ -30,7 +31,8 @@ DType dtype_of(const py::dtype& dtype, const std::string& name) {
 }
 
 Array array_from_numpy(const py::array& array, const std::string& name) {
-  Array out{const_cast<void*>(array.data()), dtype_of(array.dtype(), name), {}, {}, array.writeable(), array};
+  Array out{
+      const_cast<void*>(array.data()), dtype_of(array.dtype(), name), {}, {}, array.writeable(), in_host_memory, array};
   out.shape.assign(array.shape(), array.shape() + array.ndim());
   out.pitch.assign(array.strides(), array.strides() + array.ndim());
   return out;
@@ -44,6 +46,13 @@ DType dtype_of(const dlpack::DataType& dtype, const std::string& name) {
     if (dtype.code == dlpack::brain_float && dtype.bits == 16) return DType::bf16;
   }
   refuse_dtype(name, "(DLPack code " + std::to_string(dtype.code) + ", " + std::to_string(dtype.bits) + " bits)");
+}
+
+int device_of(const dlpack::Device& device, const std::string& name) {
+  if (device.type == dlpack::host || device.type == dlpack::pinned_host) return in_host_memory;
+  if (device.type == dlpack::cuda || device.type == dlpack::cuda_managed) return device.id;
+  throw py::type_error(name + " is in the memory of another device (DLPack type " + std::to_string(device.type) +
+                       "); move it to the CPU or a CUDA GPU first");
 }
 
 // The capsule is not consumed: it frees the tensor when `owner` lets go of it.
@@ -61,10 +70,8 @@ Array array_from_capsule(const py::object& capsule, const std::string& name) {
   } else {
     throw py::type_error(name + ".__dlpack__() did not return a DLPack capsule");
   }
-  if (tensor->device.type != dlpack::host && tensor->device.type != dlpack::pinned_host)
-    throw py::type_error(name + " is not in host memory: move it to the CPU first");
-  Array out{
-      static_cast<char*>(tensor->data) + tensor->byte_offset, dtype_of(tensor->dtype, name), {}, {}, writable, capsule};
+  void* data = static_cast<char*>(tensor->data) + tensor->byte_offset;
+  Array out{data, dtype_of(tensor->dtype, name), {}, {}, writable, device_of(tensor->device, name), capsule};
   out.shape.assign(tensor->shape, tensor->shape + tensor->ndim);
   out.pitch.resize(tensor->ndim);
   std::int64_t dense = bytes_of(out.dtype);
@@ -73,20 +80,27 @@ Array array_from_capsule(const py::object& capsule, const std::string& name) {
   return out;
 }
 
-py::object capsule_from(py::handle object) {
+// The stream is for arrays on a GPU only; others refuse it.
+py::object capsule_from(py::handle object, Stream stream) {
+  py::dict options;
+  if (stream) {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    if (device.first == dlpack::cuda || device.first == dlpack::cuda_managed) options["stream"] = *stream;
+  }
+  const py::object exported = object.attr("__dlpack__");
   try {
-    return object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    return exported(py::arg("max_version") = py::make_tuple(1, 0), **options);
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;  // exporters from before DLPack 1.0 do not know the argument
   }
-  return object.attr("__dlpack__")();
+  return exported(**options);
 }
 
 }  // namespace
 
-Array array_from(py::handle object, const std::string& name) {
+Array array_from(py::handle object, const std::string& name, Stream stream) {
   if (py::isinstance<py::array>(object)) return array_from_numpy(py::reinterpret_borrow<py::array>(object), name);
-  if (py::hasattr(object, "__dlpack__")) return array_from_capsule(capsule_from(object), name);
+  if (py::hasattr(object, "__dlpack__")) return array_from_capsule(capsule_from(object, stream), name);
   if (PyObject_CheckBuffer(object.ptr()))
     return array_from_numpy(py::module_::import("numpy").attr("asarray")(object).cast<py::array>(), name);
   throw py::type_error(name + " is a " + type_name(object) + "; give an array: NumPy, or anything with __dlpack__");

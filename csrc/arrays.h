@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,17 +11,25 @@
 
 namespace multigrid {
 
+constexpr int in_host_memory = -1;
+
 struct Array {
   void* data;
   DType dtype;
   std::vector<std::int64_t> shape, pitch;  // pitch in bytes
   bool writable;
+  int device;              // the number of a CUDA device, or in_host_memory
   pybind11::object owner;  // keeps `data` alive
 };
 
-// NumPy arrays as they are; anything else by DLPack or the buffer protocol, without a copy. `name` is the argument, for
-// the errors: TypeError for something that is no array in host memory or has another dtype.
-Array array_from(pybind11::handle object, const std::string& name);
+// A CUDA stream as DLPack counts it: 1 is the legacy default stream, 2 the thread's, -1 asks the exporter for no
+// synchronisation; otherwise the handle. Nothing: the exporter's default, which is 1 on CUDA.
+using Stream = std::optional<std::int64_t>;
+
+// NumPy arrays as they are; anything else by DLPack or the buffer protocol, without a copy. An array on a GPU is ready
+// for work on `stream`. `name` is the argument, for the errors: TypeError for something that is no array in host or
+// CUDA memory or has another dtype.
+Array array_from(pybind11::handle object, const std::string& name, Stream stream = std::nullopt);
 
 const char* name_of(DType dtype);
 std::string text_of(const std::vector<std::int64_t>& shape);

@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device.h"
+
 namespace multigrid {
 
 enum class DType : int { u8, f16, f32, bf16 };
 
-inline std::int64_t bytes_of(DType dtype) { return dtype == DType::u8 ? 1 : dtype == DType::f32 ? 4 : 2; }
+MULTIGRID_HD inline std::int64_t bytes_of(DType dtype) { return dtype == DType::u8 ? 1 : dtype == DType::f32 ? 4 : 2; }
 
 // T x H x W x C values; a pitch is the distance in bytes to the next frame, row, pixel or channel, and may be
 // negative (a reversed view) or zero (a broadcast one).

@@ -1,4 +1,4 @@
-// The part of the DLPack 1.x binary interface that reading a tensor in host memory needs, as published at
+// The part of the DLPack 1.x binary interface that reading a tensor needs, as published at
 // dmlc.github.io/dlpack. A layout, not a library: it cannot change within a major version.
 #pragma once
 
@@ -9,7 +9,7 @@ namespace multigrid::dlpack {
 struct Device {
   std::int32_t type, id;
 };
-constexpr std::int32_t host = 1, pinned_host = 3;  // kDLCPU, kDLCUDAHost
+constexpr std::int32_t host = 1, cuda = 2, pinned_host = 3, cuda_managed = 13;  // kDLCPU, kDLCUDA, ...
 
 struct DataType {
   std::uint8_t code, bits;

@@ -10,6 +10,8 @@
 #include "arrays.h"
 #include "buffers.h"
 #include "resample.h"
+#include "resample_cuda.h"
+#include "resample_launch.h"
 
 namespace py = pybind11;
 
@@ -30,12 +32,12 @@ ClipView view_of(const Array& array, std::size_t axis) {
   return {array.data, array.dtype, size[0], size[1], size[2], size[3], pitch[0], pitch[1], pitch[2], pitch[3]};
 }
 
-Videos videos_from(py::handle object) {
+Videos videos_from(py::handle object, Stream stream = std::nullopt) {
   Videos videos{{}, {}, false};
   if (is_list(object)) {
     for (const py::handle one : py::reinterpret_borrow<py::sequence>(object)) {
       const std::string name = "videos[" + std::to_string(videos.arrays.size()) + "]";
-      videos.arrays.push_back(array_from(one, name));
+      videos.arrays.push_back(array_from(one, name, stream));
       const Array& array = videos.arrays.back();
       if (array.shape.size() != 4)
         throw py::value_error(name + " is " + text_of(array.shape) + "; in a list every video must be T x H x W x C");
@@ -43,7 +45,7 @@ Videos videos_from(py::handle object) {
     }
     return videos;
   }
-  videos.arrays.push_back(array_from(object, "video"));
+  videos.arrays.push_back(array_from(object, "video", stream));
   const Array& array = videos.arrays.back();
   if (array.shape.size() != 4 && array.shape.size() != 5)
     throw py::value_error("video is " + text_of(array.shape) + "; it must be T x H x W x C, or B x T x H x W x C");
@@ -151,8 +153,11 @@ BatchView batch_from(const Array& out, const Videos& videos, const std::vector<G
           videos.views[0].c, grid.t.size, grid.h.size, grid.w.size};
 }
 
-py::tuple resample_shape(const py::object& video, const py::object& grid, const std::string& layout) {
-  const Videos videos = videos_from(video);
+// What an exporter is asked for that has its arrays ready: no synchronisation.
+constexpr std::int64_t no_wait = -1;
+
+py::tuple resample_shape(const py::object& video, const py::object& grid, const std::string& layout, bool ready) {
+  const Videos videos = videos_from(video, ready ? Stream(no_wait) : std::nullopt);
   const std::vector<Grid> grids = grids_from(grid, videos.views);
   check_grids(videos.views, grids);
   return py::cast<py::tuple>(py::cast(shape_of(videos, grids, layout_from(layout))));
@@ -173,30 +178,112 @@ py::array empty(const std::vector<std::int64_t>& shape, const py::dtype& dtype) 
   return py::array(dtype, shape, {}, data, owner);
 }
 
+Options options_from(const std::string& mode, const std::string& temporal, bool antialias, const py::object& mean,
+                     const py::object& std, int threads) {
+  const bool blend = one_of<bool>("temporal", temporal, {{"nearest", false}, {"linear", true}});
+  return {filter_from(mode, antialias), blend, numbers_from("mean", mean), numbers_from("std", std), threads};
+}
+
+std::string place(int device) {
+  return device == in_host_memory ? "in host memory" : "on CUDA device " + std::to_string(device);
+}
+
+// Where all the arrays are.
+int device_of(const Videos& videos, const Array& out) {
+  for (std::size_t i = 0; i < videos.arrays.size(); ++i)
+    if (videos.arrays[i].device != out.device)
+      throw py::value_error((videos.arrays.size() == 1 ? "video" : "videos[" + std::to_string(i) + "]") + " is " +
+                            place(videos.arrays[i].device) + " and out " + place(out.device) +
+                            "; all must be in one place: give out= there, or move them");
+  return out.device;
+}
+
+// Loaded when it is first asked for; nullptr in a build without.
+const CudaDoors* cuda_doors_if_built() {
+  static const CudaDoors* doors = [] {
+    try {
+      const py::capsule capsule = py::module_::import("pymultigrid._cuda").attr("doors");
+      return static_cast<const CudaDoors*>(capsule.get_pointer());
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_ImportError)) throw;
+      return static_cast<const CudaDoors*>(nullptr);
+    }
+  }();
+  return doors;
+}
+
+// Nothing, or what CUDA lacks here.
+std::optional<std::string> cuda_missing() {
+  const CudaDoors* doors = cuda_doors_if_built();
+  if (!doors) return "this build of pymultigrid has no CUDA kernel (" PYMULTIGRID_CUDA_BUILD ")";
+  int devices;
+  const char* problem = doors->count(&devices);
+  return problem ? std::optional<std::string>(problem) : std::nullopt;
+}
+
+std::string cuda_build() { return PYMULTIGRID_CUDA_BUILD; }
+
+void check_cuda(const char* problem) {
+  if (problem) throw std::runtime_error(std::string("CUDA: ") + problem);
+}
+
+// Enqueued on the stream, which orders it after what made the videos and before what reads `out`: nobody waits.
+void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
+                   const BatchView& out, int device, std::int64_t stream) {
+  const CudaDoors* doors = cuda_doors_if_built();
+  if (!doors) throw std::runtime_error("video is on a GPU, and " + *cuda_missing() + "; pass it in host memory");
+  int processors;
+  check_cuda(doors->processors(device, &processors));
+  const py::gil_scoped_release unlocked;
+  launch_each(videos, grids, options, out, processors,
+              [&](const Launch& launch) { check_cuda(doors->run(&launch, device, reinterpret_cast<void*>(stream))); });
+}
+
 void resample(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
               const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
-              const std::string& layout, int threads) {
-  const bool blend = one_of<bool>("temporal", temporal, {{"nearest", false}, {"linear", true}});
-  const Options options{filter_from(mode, antialias), blend, numbers_from("mean", mean), numbers_from("std", std),
-                        threads};
+              const std::string& layout, int threads, Stream stream, bool ready) {
+  const Options options = options_from(mode, temporal, antialias, mean, std, threads);
+  const Stream handed = ready ? Stream(no_wait) : stream;
+  const Videos videos = videos_from(video, handed);
+  const std::vector<Grid> grids = grids_from(grid, videos.views);
+  check_grids(videos.views, grids);
+  const Array array = array_from(to, "out", handed);
+  const BatchView out = batch_from(array, videos, grids, layout_from(layout));
+  check_options(videos.views, options, out);
+  const int device = device_of(videos, array);
+  if (device != in_host_memory) return resample_cuda(videos.views, grids, options, out, device, stream.value_or(1));
+  const py::gil_scoped_release unlocked;
+  resample_cpu(videos.views, grids, options, out);
+}
+
+void resample_tiles(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
+                    const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
+                    const std::string& layout, int processors) {
+  const Options options = options_from(mode, temporal, antialias, mean, std, 1);
   const Videos videos = videos_from(video);
   const std::vector<Grid> grids = grids_from(grid, videos.views);
   check_grids(videos.views, grids);
   const Array array = array_from(to, "out");
   const BatchView out = batch_from(array, videos, grids, layout_from(layout));
   check_options(videos.views, options, out);
-  const py::gil_scoped_release unlocked;
-  resample_cpu(videos.views, grids, options, out);
+  launch_each(videos.views, grids, options, out, processors, run_on_host);
 }
 
 }  // namespace
 
 void bind_resample(py::module_& m) {
   m.def("resample_shape", resample_shape, py::arg("video"), py::arg("grid"), py::arg("layout"),
-        "The shape that `resample` writes; checks videos and grids.");
+        py::arg("ready") = false, "The shape that `resample` writes; checks videos and grids.");
   m.def("resample", resample, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"), py::arg("temporal"),
         py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"), py::arg("threads"),
-        "Write the clips into `out`. Arrays are NumPy arrays or anything with __dlpack__ in host memory.");
+        py::arg("stream") = py::none(), py::arg("ready") = false,
+        "Write the clips into `out`. Arrays are NumPy arrays or anything with __dlpack__ in host or CUDA memory; there "
+        "on `stream`, for which `ready` ones need not be synchronised.");
+  m.def("cuda_missing", cuda_missing, "None, or what CUDA lacks here.");
+  m.def("cuda_build", cuda_build, "How the CUDA kernel was built, or why not.");
+  m.def("_resample_tiles", resample_tiles, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"),
+        py::arg("temporal"), py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"),
+        py::arg("processors"), "`resample` by the CUDA kernel's code, on the host; for tests.");
   m.def("empty", empty, py::arg("shape"), py::arg("dtype"), "A new array; large ones are from the ring of buffers.");
   m.def("set_buffer_limit", set_buffer_limit, py::arg("limit"), "Bound the unused bytes in the ring; 0 turns it off.");
   m.def("unused_buffer_bytes", unused_buffer_bytes, "The bytes that wait in the ring.");

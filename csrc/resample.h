@@ -34,6 +34,12 @@ struct Options {
   int threads;
 };
 
+// A value x of channel c becomes x * times[c] + plus[c].
+struct Scale {
+  std::vector<float> times, plus;
+};
+Scale scale_of(const Options& options, DType from, DType to, std::int64_t channels);
+
 // Throw std::invalid_argument with the argument, its value, the rule and the next move. They touch no pixel; the first
 // needs no output yet.
 void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& grids);

@@ -25,17 +25,9 @@ void LineTable::fill(const Cells& cells, Filter filter) {
     const std::int64_t next = wanted.empty() ? taps.first : std::max(taps.first, wanted.back() + 1);
     for (std::int64_t k = next; k < taps.first + taps.count; ++k) wanted.push_back(k);
     position[i] = static_cast<std::int64_t>(wanted.size()) - taps.count;
-    fill_weights(taps, filter, &weight[i * count]);
+    const double share = share_of(taps, filter);
+    for (std::int64_t t = 0; t < taps.count; ++t) weight[i * count + t] = part_of(taps, filter, share, t);
   }
-}
-
-void LineTable::fill_weights(const Taps& taps, Filter filter, float* to) {
-  double sum = 0;
-  for (std::int64_t t = 0; t < taps.count; ++t) sum += weight_of(taps, filter, taps.first + t);
-  const double share = sum > 0 ? 1 / sum : 0;
-  for (std::int64_t t = 0; t < taps.count; ++t)
-    to[t] = static_cast<float>(weight_of(taps, filter, taps.first + t) * share);
-  if (share == 0) to[0] = 1;  // an area cell too thin for a double to tell its ends apart is its pixel
 }
 
 // Which value of the row, channel fastest, is kept in each slot of the filtered row. Slots past the last repeat it.

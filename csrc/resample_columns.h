@@ -6,6 +6,7 @@
 #include <new>
 #include <vector>
 
+#include "resample.h"
 #include "resample_rows.h"
 #include "taps.h"
 
@@ -40,13 +41,6 @@ struct LineTable {
   std::vector<float> weight;
 
   void fill(const Cells& cells, Filter filter);
-
- private:
-  static void fill_weights(const Taps& taps, Filter filter, float* to);
-};
-
-struct Scale {
-  std::vector<float> times, plus;  // one per channel
 };
 
 // Columns with the memory behind it. `bytes`: rows are uint8, side by side, and the code has the byte shuffle.

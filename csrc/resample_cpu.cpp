@@ -36,20 +36,6 @@ const RowCode& row_code() {
   return *code;
 }
 
-Scale scale_of(const Options& options, DType from, DType to, std::int64_t channels) {
-  Scale scale;
-  const double top = from == DType::u8 && to != DType::u8 ? 255 : 1;
-  const auto of_channel = [](const std::vector<double>& values, std::int64_t c, double otherwise) {
-    return values.empty() ? otherwise : values[values.size() == 1 ? 0 : c];
-  };
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const double mean = of_channel(options.mean, c, 0), std = of_channel(options.std, c, 1);
-    scale.times.push_back(static_cast<float>(1 / (top * std)));
-    scale.plus.push_back(static_cast<float>(-mean / std));
-  }
-  return scale;
-}
-
 // One past the highest byte of the video.
 const char* end_of(const ClipView& video) {
   const auto up = [](std::int64_t pitch, std::int64_t size) { return pitch > 0 ? pitch * (size - 1) : 0; };
@@ -251,6 +237,20 @@ std::vector<Task> tasks_for(const BatchView& out, int threads) {
 }
 
 }  // namespace
+
+Scale scale_of(const Options& options, DType from, DType to, std::int64_t channels) {
+  Scale scale;
+  const double top = from == DType::u8 && to != DType::u8 ? 255 : 1;
+  const auto of_channel = [](const std::vector<double>& values, std::int64_t c, double otherwise) {
+    return values.empty() ? otherwise : values[values.size() == 1 ? 0 : c];
+  };
+  for (std::int64_t c = 0; c < channels; ++c) {
+    const double mean = of_channel(options.mean, c, 0), std = of_channel(options.std, c, 1);
+    scale.times.push_back(static_cast<float>(1 / (top * std)));
+    scale.plus.push_back(static_cast<float>(-mean / std));
+  }
+  return scale;
+}
 
 void resample_cpu(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
                   const BatchView& out) {

@@ -4,13 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "device.h"
 #include "grid.h"
-
-#ifdef __CUDACC__
-#define MULTIGRID_HD __host__ __device__
-#else
-#define MULTIGRID_HD
-#endif
 
 namespace multigrid {
 
@@ -82,6 +77,27 @@ MULTIGRID_HD inline double weight_of(const Taps& taps, Filter filter, std::int64
   else
     weight = pixel + 0.5 - taps.from < taps.to - pixel - 0.5 ? pixel + 0.5 - taps.from : taps.to - pixel - 0.5;
   return weight > 0 ? weight : 0;
+}
+
+// One over the sum of a cell's weights, or 0 for an area cell too thin for a double to tell its ends apart.
+MULTIGRID_HD inline double share_of(const Taps& taps, Filter filter) {
+  double sum = 0;
+  for (std::int64_t t = 0; t < taps.count; ++t) sum += weight_of(taps, filter, taps.first + t);
+  return sum > 0 ? 1 / sum : 0;
+}
+
+// What pixel first + t counts in the cell, of 1 in all. A cell too thin is its first pixel.
+MULTIGRID_HD inline float part_of(const Taps& taps, Filter filter, double share, std::int64_t t) {
+  if (share == 0) return t == 0 ? 1.0f : 0.0f;
+  return static_cast<float>(weight_of(taps, filter, taps.first + t) * share);
+}
+
+// No cell of the axis looks at more pixels, but for one that it barely touches.
+MULTIGRID_HD inline std::int64_t most_taps(const Cells& cells, Filter filter) {
+  const double stride = cells.span / static_cast<double>(cells.size);
+  if (filter == Filter::nearest) return 1;
+  if (filter == Filter::area) return static_cast<std::int64_t>(std::ceil(stride)) + 1;
+  return filter == Filter::smooth && stride > 1 ? static_cast<std::int64_t>(std::ceil(2 * stride)) : 2;
 }
 
 // Temporal nearest: the frame in which cell i starts (0, 2, 4 for stride 2).

@@ -11,6 +11,7 @@ except ImportError as error:
         "pymultigrid's compiled core is missing. In the source folder Python finds the sources instead of the "
         "installed package: run from another directory, or install with `pip install --editable .`"
     ) from error
+from pymultigrid.cuda import cuda_available, cuda_missing
 from pymultigrid.resample import resample, set_buffer_limit
 from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule
 
@@ -23,6 +24,8 @@ __all__ = [
     "Shape",
     "Stage",
     "Step",
+    "cuda_available",
+    "cuda_missing",
     "resample",
     "set_buffer_limit",
 ]

@@ -42,6 +42,7 @@ def resample(
     layout: Layout = "CTHW",
     out: Any = None,
     threads: int | None = None,
+    stream: int | None = None,
 ) -> Any:
     """Read a video, or a batch of videos, on a sampling grid.
 
@@ -64,7 +65,8 @@ def resample(
     ----------
     video
         One video T x H x W x C, a batch B x T x H x W x C, or a list of videos of different sizes. NumPy arrays or
-        anything in host memory with ``__dlpack__``; uint8, float16, float32 or bfloat16; any strides.
+        anything with ``__dlpack__``, in host memory or (with `out`) all on one CUDA device; uint8, float16, float32 or
+        bfloat16; any strides.
     grid
         A `Grid` for all, one for each video, or a size (t, h, w) over the whole video.
     mode
@@ -87,13 +89,20 @@ def resample(
     threads
         At most this many threads for this call; by default 1 in a child process, such as a DataLoader worker, else one
         per core. Small clips use fewer.
+    stream
+        For arrays on a GPU, the CUDA stream to work on, as DLPack counts: 1 for the legacy default stream (as None), 2
+        for the thread's, else its handle, such as CuPy's ``stream.ptr``. The arrays' libraries are told of it
+        (``__dlpack__(stream=...)``) and make it wait for them; nothing waits for the result, which is ready for what
+        comes later on that stream.
 
     Raises
     ------
     ValueError
         A value that breaks a rule: an empty axis, a box that leaves the video, an `out` of another shape.
     TypeError
-        Something that is no array, an array on another device, another dtype.
+        Something that is no array, an array in other memory than the CPU's or a GPU's, another dtype.
+    RuntimeError
+        Arrays on a GPU, and this build or machine has no CUDA (`cuda_missing`).
 
     Notes
     -----
@@ -107,7 +116,7 @@ def resample(
             raise ValueError(f"dtype ({name!r}) has no NumPy arrays to return here; {hint}")
         out = _core.empty(_core.resample_shape(video, grid, layout), np.dtype(name))
     threads = default_threads() if threads is None else threads
-    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads)
+    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream)
     return out
 
 

@@ -11,6 +11,7 @@ from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
+PYTHON_FILES = {"module.cpp", "module_resample.cpp", "module_cuda.cpp", "value.h", "arrays.cpp", "arrays.h"}
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
 
@@ -48,7 +49,7 @@ def test_the_core_names_no_framework():
         code = [line for line in path.read_text().splitlines() if "#include" in line]
         assert not any(framework in line for line in code for framework in FRAMEWORKS), path
         python = any("pybind11" in line or "Python.h" in line for line in code)
-        assert python == (path.name in {"module.cpp", "module_resample.cpp", "value.h", "arrays.cpp", "arrays.h"}), path
+        assert python == (path.name in PYTHON_FILES), path
 
 
 def test_import_loads_no_framework():

@@ -62,7 +62,7 @@ def test_out():
 
 def test_refusals():
     with pytest.raises(
-        RuntimeError, match=re.escape("video is on meta and this build has no CUDA kernel yet; pass video.cpu")
+        RuntimeError, match=re.escape("video is on meta; resample reads CPU and CUDA tensors: pass video.cpu()")
     ):
         resample(VIDEO.to("meta"), GRID)
     with pytest.raises(
@@ -70,7 +70,7 @@ def test_refusals():
     ):
         resample((VIDEO / 255).requires_grad_(), GRID)
     with pytest.raises(
-        TypeError, match=re.escape("video is a ndarray, not a torch.Tensor; pymultigrid.resample takes")
+        TypeError, match=re.escape("videos[0] is a ndarray, not a torch.Tensor; pymultigrid.resample takes")
     ):
         resample([VIDEO.numpy()], GRID)
     with pytest.raises(TypeError, match=re.escape("video has dtype torch.int64; it must be one of torch.uint8")):
@@ -85,3 +85,29 @@ def test_refusals():
         resample(VIDEO, GRID, out=torch.empty(3, 4, 20, 23))
     with pytest.raises(ValueError, match="video"):
         resample(VIDEO, Grid(Axis(2, 80, 4), Axis(0, 40, 20), Axis(0, 48, 24)))
+
+
+def test_operator():
+    """What torch.compile and export see, and what opcheck asks of an operator."""
+    whole = ([VIDEO, VIDEO[:, :, :50]], [], [], [4, 20, 24], "linear", "nearest", True, [0.5], None, "CTHW", 1)
+    boxes = ([VIDEO[None]], [2.0, 8.0, 3.5, 40.0, 60.0, -48.0], ["error"], *whole[3:9], "THWC", None)
+    for arguments in (whole, boxes):
+        torch.library.opcheck(torch.ops.pymultigrid.resample.default, (*arguments, torch.float16))
+    got = torch.ops.pymultigrid.resample(*boxes, torch.float16)
+    assert torch.equal(got, resample(VIDEO[None], GRID, mean=[0.5], layout="THWC", dtype=torch.float16))
+
+
+@pytest.mark.filterwarnings("default")
+def test_compiled():
+    def batch(video, grid, **options):
+        return resample(video, grid, mean=0.5, std=[0.2, 0.3, 0.4], **options) * 2
+
+    compiled = torch.compile(batch, backend="eager", fullgraph=True)
+    other = Grid(Axis(2, 8, 4), Axis(1.5, 40, 20), Axis(0, 48, 24), short="clamp")
+    for video in (VIDEO, VIDEO[None], [VIDEO, VIDEO[1:]]):
+        for grid in (GRID, other, (4, 20, 24)):
+            torch._dynamo.reset()
+            assert torch.equal(compiled(video, grid), batch(video, grid))
+    out = torch.empty(3, 4, 20, 24, dtype=torch.float16)
+    assert torch.equal(compiled(VIDEO, GRID, out=out), batch(VIDEO, GRID, dtype=torch.float16))
+    assert torch.equal(out * 2, batch(VIDEO, GRID, dtype=torch.float16))

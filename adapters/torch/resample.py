@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pymultigrid import Grid, _core
+from pymultigrid import Axis, Grid, _core
 from pymultigrid.resample import Layout, Mode, Temporal, default_threads
 from torch import Tensor
 
@@ -47,13 +47,14 @@ def resample(
     ----------
     video
         One video T x H x W x C, a batch B x T x H x W x C, or a list of videos of different sizes; uint8, float16,
-        bfloat16 or float32, any strides, in host memory.
+        bfloat16 or float32, any strides, all on the CPU or on one CUDA device. There one launch on the current stream
+        makes the batch: nothing waits, and CUDA graphs can capture it.
     grid, mode, temporal, antialias, mean, std, layout, threads
         As `pymultigrid.resample`.
     dtype
         Of the result: ``torch.uint8``, ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``.
     out
-        A contiguous tensor to write into and return; its dtype then counts.
+        A contiguous tensor on the videos' device to write into and return; its dtype then counts.
 
     Returns
     -------
@@ -62,7 +63,8 @@ def resample(
     Raises
     ------
     RuntimeError
-        A tensor is on another device than the CPU, or requires grad: this build has no kernel for that.
+        Tensors on several devices, on another kind of device, or on a GPU where CUDA is missing (`cuda_missing`); a
+        tensor that requires grad: there is no backward.
     TypeError
         Something that is no tensor, or a dtype that is not in the list.
     ValueError
@@ -70,18 +72,35 @@ def resample(
 
     Notes
     -----
-    Equivalent to ``torch.nn.functional.interpolate`` of the box; see `pymultigrid.resample`.
+    Equivalent to ``torch.nn.functional.interpolate`` of the box; see `pymultigrid.resample`. Under ``torch.compile`` a
+    call is the operator ``pymultigrid::resample`` and its grids are constants of the graph: resample outside the
+    compiled region where they change.
     """
-    for tensor in (video,) if isinstance(video, Tensor) else video:
-        _check("video", tensor)
+    videos = [video] if isinstance(video, Tensor) else list(video)
+    for i, tensor in enumerate(videos):
+        name = "video" if isinstance(video, Tensor) else f"videos[{i}]"
+        _check(name, tensor)
+        _check_place(name, tensor, videos[0])
     if out is None:
         if dtype not in _DTYPES:
             raise TypeError(f"dtype ({dtype!r}) must be one of {', '.join(map(str, _DTYPES))}")
-        out = torch.empty(_core.resample_shape(video, grid, layout), dtype=dtype)
     else:
         _check("out", out)
+        _check_place("out", out, videos[0] if videos else out)
+    if torch.compiler.is_compiling() or not all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in videos):
+        options = (mode, temporal, antialias, _numbers(mean), _numbers(std), layout, threads)
+        clips = torch.ops.pymultigrid.resample(videos, *_boxes(grid), *options, dtype if out is None else out.dtype)
+        clip: Tensor = clips[0] if isinstance(video, Tensor) and video.ndim == 4 else clips
+        return clip if out is None else out.copy_(clip)
+    if out is None:
+        on_gpu = bool(videos) and videos[0].is_cuda
+        shape = _core.resample_shape(video, grid, layout, ready=on_gpu)
+        out = torch.empty(shape, dtype=dtype, device=videos[0].device)
+    # On the current stream of the tensors' device, as every operation of torch: they are ready there, and their memory
+    # comes back to the caching allocator in that order.
+    stream = torch.cuda.current_stream(out.device).cuda_stream if out.is_cuda else None
     threads = default_threads() if threads is None else threads
-    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads)
+    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, out.is_cuda)
     return out
 
 
@@ -89,9 +108,90 @@ def _check(name: str, tensor: Any) -> None:
     # The fast path of DLPack skips torch's own checks.
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}, not a torch.Tensor; pymultigrid.resample takes arrays")
-    if tensor.device.type != "cpu":
-        raise RuntimeError(f"{name} is on {tensor.device} and this build has no CUDA kernel yet; pass {name}.cpu()")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise RuntimeError(f"{name} is on {tensor.device}; resample reads CPU and CUDA tensors: pass {name}.cpu()")
     if tensor.requires_grad:
         raise RuntimeError(f"{name} requires grad and resample has no backward; pass {name}.detach()")
     if tensor.dtype not in _DTYPES:
         raise TypeError(f"{name} has dtype {tensor.dtype}; it must be one of {', '.join(map(str, _DTYPES))}")
+
+
+def _check_place(name: str, tensor: Tensor, first: Tensor) -> None:
+    if tensor.device != first.device:
+        raise RuntimeError(
+            f"{name} is on {tensor.device} and the first video on {first.device}; move all to one device"
+        )
+
+
+# For tracing (torch.compile, export), where a call is a node of a graph: an operator of tensors and numbers. `boxes`
+# are start and span of t, h, w for each grid; none: the whole of each video. The result always has B in front.
+torch.library.define(
+    "pymultigrid::resample",
+    "(Tensor[] videos, float[] boxes, str[] short, int[] size, str mode, str temporal, bool antialias, float[]? mean, "
+    "float[]? std, str layout, int? threads, ScalarType dtype) -> Tensor",
+)
+
+
+def _numbers(moment: float | Sequence[float] | None) -> list[float] | None:
+    return [moment] if isinstance(moment, (int, float)) else None if moment is None else list(moment)
+
+
+def _boxes(grid: Grids) -> tuple[list[float], list[str], list[int]]:
+    grids = [grid] if isinstance(grid, Grid) else [each for each in grid if isinstance(each, Grid)]
+    if not grids:
+        return [], [], [size for size in grid if isinstance(size, int)] if isinstance(grid, tuple) else []
+    axes = [(each.t, each.h, each.w) for each in grids]
+    boxes = [number for each in axes for axis in each for number in (axis.start, axis.span)]
+    return boxes, [each.short for each in grids], [axis.size for axis in axes[0]]
+
+
+def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
+    if not boxes:
+        return size[0], size[1], size[2]
+    axes = [Axis(boxes[i], boxes[i + 1], size[i // 2 % 3]) for i in range(0, len(boxes), 2)]
+    grids = [Grid(axes[3 * i], axes[3 * i + 1], axes[3 * i + 2], each) for i, each in enumerate(short)]
+    return grids if len(grids) > 1 else grids[0]
+
+
+@torch.library.impl("pymultigrid::resample", ("cpu", "cuda"))
+def _operator(
+    videos: list[Tensor],
+    boxes: list[float],
+    short: list[str],
+    size: list[int],
+    mode: Mode,
+    temporal: Temporal,
+    antialias: bool,
+    mean: list[float] | None,
+    std: list[float] | None,
+    layout: Layout,
+    threads: int | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    video = videos[0] if videos[0].ndim == 5 else videos
+    grid = _grids(boxes, short, size)
+    return resample(
+        video,
+        grid,
+        mode=mode,
+        temporal=temporal,
+        antialias=antialias,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        layout=layout,
+        threads=threads,
+    )
+
+
+def _shape_of_operator(
+    videos: list[Tensor], boxes: list[float], short: list[str], size: list[int], *options: Any
+) -> Tensor:
+    layout, dtype = options[-3], options[-1]
+    batch = videos[0].shape[0] if videos[0].ndim == 5 else len(videos)
+    channels = videos[0].shape[-1]
+    shape = (batch, channels, *size) if layout == "CTHW" else (batch, *size, channels)
+    return videos[0].new_empty(shape, dtype=dtype)
+
+
+torch.library.register_fake("pymultigrid::resample", _shape_of_operator)

@@ -1,0 +1,13 @@
+// pymultigrid._cuda: hands the kernel's functions to pymultigrid._core.
+
+#include <pybind11/pybind11.h>
+
+#include "resample_cuda.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
+  using namespace multigrid;
+  static const CudaDoors doors{multigrid_cuda_count, multigrid_cuda_processors, multigrid_cuda_run};
+  m.attr("doors") = py::capsule(&doors, cuda_doors);
+}

@@ -1,0 +1,100 @@
+// The kernel and its launch. What a thread does is in resample_worker.h.
+
+#include <cuda_runtime.h>
+
+#include "resample_cuda.h"
+#include "resample_worker.h"
+
+namespace multigrid {
+namespace {
+
+// 64 registers a thread leave room for four blocks of 256 threads on a multiprocessor.
+template <class Kind, class Out>
+__global__ void __launch_bounds__(256, 4) resample_tiles(const __grid_constant__ Launch launch) {
+  extern __shared__ uint4 shared[];
+  Worker<Kind, Out> worker(launch, blockIdx.x, threadIdx.x, reinterpret_cast<std::uint32_t*>(shared));
+  __syncthreads();
+  worker.fill_tables();
+  __syncthreads();
+  const int batches = worker.batches();
+  for (int batch = 0; batch <= batches; ++batch) {
+    if (batch < batches) worker.stage(batch);
+    if (batch > 0) worker.walk(batch - 1);
+    __syncthreads();
+  }
+}
+
+template <class Kind>
+const void* kernel_for(DType dtype) {
+  switch (dtype) {
+    case DType::u8:
+      return reinterpret_cast<const void*>(resample_tiles<Kind, std::uint8_t>);
+    case DType::f16:
+      return reinterpret_cast<const void*>(resample_tiles<Kind, Half>);
+    case DType::bf16:
+      return reinterpret_cast<const void*>(resample_tiles<Kind, Bfloat16>);
+    case DType::f32:
+      break;
+  }
+  return reinterpret_cast<const void*>(resample_tiles<Kind, float>);
+}
+
+// The caller's device is put back.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    error_ = cudaGetDevice(&before_);
+    changed_ = error_ == cudaSuccess && before_ != device;
+    if (changed_) error_ = cudaSetDevice(device);
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  cudaError_t error() const { return error_; }
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+  cudaError_t error_;
+};
+
+const char* text(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+
+}  // namespace
+}  // namespace multigrid
+
+using namespace multigrid;
+
+extern "C" const char* multigrid_cuda_count(int* devices) {
+  *devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(devices);
+  if (error == cudaSuccess && *devices > 0) return nullptr;
+  *devices = 0;
+  cudaGetLastError();  // or the next call would report it
+  if (error == cudaErrorInsufficientDriver) {
+    int version = 0;
+    cudaDriverGetVersion(&version);
+    return version == 0 ? "no NVIDIA driver is installed" : "the NVIDIA driver is too old: CUDA 13 needs 580 or newer";
+  }
+  if (error == cudaSuccess || error == cudaErrorNoDevice)
+    return "the NVIDIA driver sees no GPU: is there one, and is CUDA_VISIBLE_DEVICES right?";
+  return cudaGetErrorString(error);
+}
+
+extern "C" const char* multigrid_cuda_processors(int device, int* processors) {
+  return text(cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device));
+}
+
+extern "C" const char* multigrid_cuda_run(const Launch* launch, int device, void* stream) {
+  const OnDevice guard(device);
+  if (guard.error() != cudaSuccess) return text(guard.error());
+  void* arguments[] = {const_cast<Launch*>(launch)};
+  const cudaError_t error =
+      cudaLaunchKernel(launch->rgb ? kernel_for<Rgb>(launch->dtype) : kernel_for<Single>(launch->dtype),
+                       dim3(launch->tiles()), dim3(launch->tiling.threads), arguments,
+                       launch->tiling.words * sizeof(std::uint32_t), static_cast<cudaStream_t>(stream));
+  if (error != cudaSuccess) cudaGetLastError();
+  return text(error);
+}
