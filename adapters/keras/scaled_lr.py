@@ -25,7 +25,7 @@ class ScaledLR(schedules.LearningRateSchedule):
     >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=schedule.baseline_iterations)
     >>> optimizer = keras.optimizers.SGD(ScaledLR(cosine, schedule), momentum=0.9)
-    >>> schedule[0].lr_scale, round(float(keras.ops.convert_to_numpy(optimizer.learning_rate)), 6)
+    >>> schedule[0].lr_scale, round(float(optimizer.learning_rate), 6)
     (8.0, 0.8)
 
     With s the schedule's step i, N the length of the baseline in iterations and f the policy,
