@@ -31,8 +31,8 @@ class MultigridCallback(keras.callbacks.Callback):  # type: ignore[misc]
     >>> multigrid = MultigridCallback(schedule)
     >>> history = model.fit(batches(multigrid, read), epochs=3, steps_per_epoch=-(-len(schedule) // 3), shuffle=False,
     ...                     callbacks=[multigrid], verbose=0)
-    >>> int(model.optimizer.iterations) == len(schedule), history.history["lr_scale"][0]
-    (True, 2.0)
+    >>> int(model.optimizer.iterations) == len(schedule), history.history["lr_scale"][-1]
+    (True, 1.0)
 
     List it first. While `fit` runs, the optimizer's learning rate is
 
@@ -120,7 +120,7 @@ class MultigridCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._split(splits)
         if not self._is_policy and step.lr_scale != 1:
             optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # attaches JAX's state
-            self._unscaled = float(optimizer.learning_rate)
+            self._unscaled = _number(optimizer.learning_rate)
             optimizer.learning_rate = self._unscaled * step.lr_scale
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -175,7 +175,7 @@ class MultigridCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _trained(self) -> int:
         """Return how many steps the optimizer has made, which must be a step of the schedule."""
-        index = int(self.model.optimizer.iterations)
+        index = int(_number(self.model.optimizer.iterations))
         first, last = self.schedule[0].index, self.schedule[-1].index
         if index > last:
             raise ValueError(
@@ -240,6 +240,11 @@ class MultigridCallback(keras.callbacks.Callback):  # type: ignore[misc]
         for layer in self._norms:
             layer.splits = 1
         self.model.train_function = None  # what is traced has this schedule's learning rate and splits in it
+
+
+def _number(variable: Any) -> float:
+    # Under tf.distribute there is a variable on each device, which float() does not take.
+    return float(keras.ops.copy(variable))
 
 
 def _logged(step: Step) -> dict[str, float]:

@@ -35,15 +35,14 @@ def batches(
     """Return mini-batches for ``model.fit``, read as you like: what `VideoDataset.training` is made of.
 
     >>> import numpy as np
-    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid import Schedule, Shape, resample
     >>> from pymultigrid.keras import batches
     >>> schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=10, epochs=4)
     >>> videos, labels = np.zeros((10, 20, 48, 48, 3), "uint8"), np.arange(10)
     >>> def read(samples):
     ...     clips = [videos[s] for s in samples]
     ...     grids = [s.grid((20, 48, 48)) for s in samples]
-    ...     return pymultigrid.resample(clips, grids, layout="THWC"), labels[[s.index for s in samples]]
-    >>> import pymultigrid
+    ...     return resample(clips, grids, layout="THWC"), labels[[s.index for s in samples]]
     >>> for step, (clips, labels_of_clips) in zip(schedule, batches(schedule, read)):
     ...     assert tuple(clips.shape) == (*tuple(step.shape), 3)
 
