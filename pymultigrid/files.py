@@ -104,9 +104,7 @@ class VideoFiles:
             raise ValueError(f"{video.path}: {error}") from error
         return video.read(grid.frames(extent[0])), picked(grid)
 
-    def read_views(
-        self, schedule: Schedule, index: int, *, clips: int, crops: int
-    ) -> tuple[list[Pixels], list[Grid]]:
+    def read_views(self, schedule: Schedule, index: int, *, clips: int, crops: int) -> tuple[list[Pixels], list[Grid]]:
         """Return what `resample` reads the evaluation views of video `index` from; each frame is decoded once."""
         video = self.videos[index]
         extent = video.extent

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from toy import SCHEDULE, compiled, fit, network, number
-
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization
+from toy import SCHEDULE, compiled, fit, network, number
 
 SAVE_FREQ = 2
 

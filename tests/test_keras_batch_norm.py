@@ -3,10 +3,10 @@ import re
 import keras
 import numpy as np
 import pytest
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, compiled, fit, network, read
 
 from pymultigrid import Schedule, Shape
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from pymultigrid.sample import mini_batch
 
 WEIGHTS = ["gamma", "beta", "moving_mean", "moving_variance"]
@@ -83,7 +83,8 @@ def test_a_sub_batch_of_single_values_has_two_of_them():
 @pytest.mark.parametrize("splits", [1, 8])
 def test_the_moving_statistics_are_those_of_keras_own_layer(splits):
     ours, theirs = (
-        filled(cls(momentum=0.5), (None, 3, 4, 4, 6)) for cls in (SubBatchNormalization, keras.layers.BatchNormalization)
+        filled(cls(momentum=0.5), (None, 3, 4, 4, 6))
+        for cls in (SubBatchNormalization, keras.layers.BatchNormalization)
     )
     assert [weight.name for weight in ours.weights] == [weight.name for weight in theirs.weights] == WEIGHTS
     ours.splits = splits
@@ -103,7 +104,10 @@ def test_gradients():
     """One step of SGD on each sub-batch normalised by Keras' own layer, and on the whole by ours."""
     x, y = batch(8, 2, 3, 3, 4), batch(8, 2, 3, 3, 4)
     weights = []
-    for cls, parts in ((SubBatchNormalization, [slice(None)]), (keras.layers.BatchNormalization, [slice(s, None, 4) for s in range(4)])):
+    for cls, parts in (
+        (SubBatchNormalization, [slice(None)]),
+        (keras.layers.BatchNormalization, [slice(s, None, 4) for s in range(4)]),
+    ):
         total = []
         for part in parts:
             layer = filled(cls(), (None, 2, 3, 3, 4))

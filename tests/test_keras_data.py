@@ -7,13 +7,13 @@ import threading
 import keras
 import mp4
 import numpy as np
+import pymultigrid.keras
 import pytest
 import toy
+from pymultigrid.keras import MultigridCallback, VideoDataset, batches
 from toy import BACKEND, SCHEDULE
 
-import pymultigrid.keras
 from pymultigrid import Schedule, Shape, resample
-from pymultigrid.keras import MultigridCallback, VideoDataset, batches
 from pymultigrid.sample import mini_batch
 from pymultigrid.video import Video
 
@@ -225,7 +225,7 @@ def test_from_folder(folder):
     assert list(dataset.files.labels) == [0, 0, 1, 1, 2, 2]
 
 
-# -- resample where Keras' data is --------------------------------------------------------------------------------------
+# -- resample where Keras' data is -------------------------------------------------------------------------------------
 
 
 def test_resample_reads_tensors_of_the_backend():

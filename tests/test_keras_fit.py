@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 import toy
+from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization, batches
 from toy import BACKEND, SCHEDULE, Record, compiled, fit, level_model, network, number
 
 from pymultigrid import Schedule, Shape
 from pymultigrid.clock import Clock
-from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization, batches
 
 SHAPES = [tuple(step.shape) for step in SCHEDULE]
 SCALES = [step.lr_scale for step in SCHEDULE]
@@ -161,7 +161,9 @@ def test_traces_are_as_many_as_shapes_and_no_more():
     if BACKEND == "jax":
         assert model.layers[-1].traces == most
     # Sub-batches are constants of a trace: once for each number of them.
-    model = keras.Sequential([keras.Input((None, None, None, 3)), SubBatchNormalization(center=False, scale=False), toy.Level()])
+    model = keras.Sequential(
+        [keras.Input((None, None, None, 3)), SubBatchNormalization(center=False, scale=False), toy.Level()]
+    )
     model.compile(keras.optimizers.SGD(0.1), toy.level)
     fit(model, MultigridCallback(SCHEDULE))
     most = {"tensorflow": 1 + len({n for _, n in pairs}), "jax": len(pairs), "torch": len(SCHEDULE)}[BACKEND]
@@ -250,7 +252,9 @@ def test_a_scaled_lr_is_saved_with_its_policy():
 def test_a_scaled_lr_refuses():
     with pytest.raises(ValueError, match=re.escape("policy is a ScaledLR already; pass the learning-rate schedule")):
         ScaledLR(ScaledLR(0.1, SCHEDULE), SCHEDULE)
-    with pytest.raises(TypeError, match=re.escape("policy ('cosine') must be a Keras LearningRateSchedule or a number")):
+    with pytest.raises(
+        TypeError, match=re.escape("policy ('cosine') must be a Keras LearningRateSchedule or a number")
+    ):
         ScaledLR("cosine", SCHEDULE)
     with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule")):
         ScaledLR(0.1, list(SCHEDULE))

@@ -8,9 +8,8 @@ import keras
 import killed
 import numpy as np
 import pytest
-from toy import BACKEND, SCHEDULE, compiled, fit, network, number
-
 from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization
+from toy import BACKEND, SCHEDULE, compiled, fit, network, number
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
@@ -22,7 +21,7 @@ class Interrupt(Exception):
 class Die(keras.callbacks.Callback):
     def __init__(self, after):
         super().__init__()
-        self.after, self.left = after, after
+        self.left = after
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
@@ -50,8 +49,8 @@ def test_a_killed_training_goes_on(tmp_path):
         assert done.returncode == (-signal.SIGKILL if die >= 0 else 0), done.stderr
     steps = diary(parts)
     # Each start goes on with the step after the last backup.
-    assert [i for i, _, _ in steps] == [*range(7), 6, 7, 8, 9, *range(8, 12)]
-    assert dict((i, rest) for i, *rest in steps) == dict((i, rest) for i, *rest in diary(whole))
+    assert [i for i, _, _ in steps] == [*range(7), *range(6, 10), 10, 11]
+    assert {i: rest for i, *rest in steps} == {i: rest for i, *rest in diary(whole)}
     assert {lr for _, _, lr in steps} == {"0.05000"}
     with np.load(parts / "weights.npz") as got:
         for a, b in zip(got.values(), want, strict=True):
@@ -82,8 +81,8 @@ def test_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, policy):
     fit(want, MultigridCallback(SCHEDULE))
     path = tmp_path / "model.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(path, save_freq=5)
+    model = SubBatchNormalization.convert(compiled(network(), lr()))
     with pytest.raises(Interrupt):
-        model = SubBatchNormalization.convert(compiled(network(), lr()))
         fit(model, MultigridCallback(SCHEDULE), checkpoint, Die(7))
     model = keras.models.load_model(path)
     assert number(model.optimizer.iterations) == 5

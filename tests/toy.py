@@ -1,21 +1,18 @@
 """A toy training for the tests of the Keras adapter: bright against dark videos in memory, and what was trained."""
 
 import os
-import warnings
 
 if os.environ["KERAS_BACKEND"] == "tensorflow":
-    with warnings.catch_warnings():
-        # TensorFlow 2.21 and its generated protocol buffers deprecate themselves while they are imported.
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
+    import tensorflow as tf
+
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 import keras
 import numpy as np
+from pymultigrid.keras import batches
 
 from pymultigrid import Schedule, Shape, resample
-from pymultigrid.keras import batches
 
 BACKEND = keras.backend.backend()
 VIDEOS = 40

@@ -29,6 +29,7 @@ from pymultigrid.keras.batch_norm import SubBatchNormalization
 from pymultigrid.keras.callback import MultigridCallback
 from pymultigrid.keras.dataset import VideoDataset, batches
 from pymultigrid.keras.scaled_lr import ScaledLR
+
 from pymultigrid.sample import Sample
 
 __all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]

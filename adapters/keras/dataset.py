@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-
-from pymultigrid import Schedule, resample
 from pymultigrid.keras.callback import MultigridCallback
+
+import keras
+from pymultigrid import Schedule, resample
 from pymultigrid.resample import default_threads
 from pymultigrid.sample import Sample, mini_batch
 
@@ -133,8 +133,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         if index == 0 or self._stream is None:
             self._stream, self._over = self._iterate(), 0
-        for self._last in self._stream:
-            return self._last
+        batch = next(self._stream, None)
+        if batch is not None:
+            self._last = batch
+            return batch
         # JAX asks for a mini-batch more than it trains.
         self._over += 1
         if self._last is None or self._over > 2:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
+
+import keras
 from keras import ops
 from keras.optimizers import schedules
-
 from pymultigrid import Schedule
 from pymultigrid.clock import Clock
 
