@@ -97,10 +97,8 @@ def train(kind: str, training: VideoDataset, test: VideoDataset, epochs: float, 
     labels = zip(digit, motion, strict=True)
     right = [answer == label for answer, label in zip(labels, test.files.labels, strict=True)]
     accuracy = sum(right) / len(right)
-    print(
-        f"{kind} on {keras.backend.backend()}: {len(schedule)} iterations, "
-        f"{schedule.clips / len(training):.1f} epochs, {seconds:.0f} s, {100 * accuracy:.1f} % of {len(test)} test videos right in digit and motion"
-    )
+    print(f"{kind} on {keras.backend.backend()}: {len(schedule)} iterations, {seconds:.0f} s;", end=" ")
+    print(f"digit and motion right in {100 * accuracy:.1f} % of {len(test)} test videos")
     return accuracy
 
 

@@ -22,7 +22,7 @@ class Clock:
     >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> clock = Clock(schedule)
     >>> clock(schedule[0]), clock(schedule[-1]), schedule.baseline_iterations
-    (0, 499, 500)
+    (0, 497, 500)
     >>> Clock(schedule, per="epoch")(schedule[-1])
     19
 

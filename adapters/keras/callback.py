@@ -15,7 +15,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from pymultigrid import Schedule, Step
 
 
-class MultigridCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class MultigridCallback(keras.callbacks.Callback):
     """Train a schedule with ``model.fit``: learning rate, sub-batches of batch norm, logs and the end of training.
 
     >>> import keras, numpy as np

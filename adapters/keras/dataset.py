@@ -115,7 +115,7 @@ def read_ahead(read: Read, items: Iterator[list[Sample]], workers: int) -> Itera
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(keras.utils.PyDataset):
     """Mini-batches as JAX and PyTorch take them: a stream that item 0 starts anew, and that keeps its order.
 
     `fit` shuffles a PyDataset that has a length, so this has none: the callback ends training.
@@ -261,7 +261,7 @@ class VideoDataset:
         return VideoViews(self, schedule, clips=clips, crops=crops, workers=workers)
 
 
-class VideoViews(keras.utils.PyDataset):  # type: ignore[misc]
+class VideoViews(keras.utils.PyDataset):
     """Labelled video files on their evaluation grids, in order: item i is (views, labels), views B x T x H x W x C.
 
     With N = clips x crops views of each video, its views follow one another and each carries the video's label;
