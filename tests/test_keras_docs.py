@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="examples run on one backend")
 
 
-@pytest.mark.filterwarnings("ignore:Model doesn't support `jit_compile=True`")
 def test_the_page(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "keras.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
