@@ -7,7 +7,7 @@ if "KERAS_BACKEND" not in os.environ:
 
 
 def pytest_configure(config):
-    if os.environ.get("KERAS_BACKEND") in ("tensorflow", "torch"):
-        # Keras 3.15 and TensorFlow 2.21 convert their own variables without NumPy 2's copy= keyword.
+    if "KERAS_BACKEND" in os.environ:
+        # Keras 3.15 converts its own variables without NumPy 2's copy= keyword, on every backend.
         message = "__array__ implementation doesn't accept a copy keyword"
         config.addinivalue_line("filterwarnings", f"ignore:{message}:DeprecationWarning")

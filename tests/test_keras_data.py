@@ -1,4 +1,5 @@
 import doctest
+import gc
 import importlib
 import random
 import re
@@ -135,6 +136,7 @@ def test_threads_end_with_the_data():
     stream = iter(batches(SCHEDULE, toy.read, workers=3))
     next(stream)
     del stream
+    gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("pymultigrid"):
             thread.join(10)

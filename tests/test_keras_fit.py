@@ -208,6 +208,11 @@ def test_refusals():
         fit(model, multigrid, steps_per_epoch=3)
     with pytest.raises(ValueError, match=re.escape("steps_per_epoch is missing: the first of 2 epochs would take all")):
         model.fit(batches(multigrid, toy.read), epochs=2, callbacks=[multigrid], shuffle=False, verbose=0)
+    cosine = keras.optimizers.schedules.CosineDecay(0.1, 45)
+    refused = level_model(cosine)
+    with pytest.raises(ValueError, match="fit would end after"):
+        fit(refused, multigrid, steps_per_epoch=3)
+    assert refused.optimizer._learning_rate is cosine
     other = Schedule.from_epochs(Shape(8, 4, 16, 16), samples=40, epochs=8)
     with pytest.raises(ValueError, match=re.escape("the optimizer's learning rate is scaled for another schedule")):
         fit(level_model(ScaledLR(0.1, other)), multigrid)

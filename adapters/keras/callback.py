@@ -106,8 +106,12 @@ class MultigridCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find where training is, once every callback has restored what it restores."""
         if self._index is None:
-            self._index = self._trained()
-            self._check_length(len(self.rest), epoch)
+            try:
+                self._index = self._trained()
+                self._check_length(len(self.rest), epoch)
+            except ValueError:
+                self._undo()
+                raise
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set what is of this step: the splits, and the scale of a plain learning rate."""

@@ -109,7 +109,11 @@ def read_ahead(read: Read, items: Iterator[list[Sample]], workers: int) -> Itera
         waiting = deque(pool.submit(read, item) for item in islice(items, workers + 1))
         while waiting:
             ready = waiting.popleft().result()
-            waiting.extend(pool.submit(read, item) for item in islice(items, 1))
+            item = next(items, None)
+            if item is None:
+                pool.shutdown(wait=False)  # the threads end with their last item, whether or not anyone takes it
+            else:
+                waiting.append(pool.submit(read, item))
             yield ready
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
