@@ -16,14 +16,14 @@ SAVE_FREQ = 2
 class Diary(keras.callbacks.Callback):
     """Write down the steps that were trained, and die after one of them."""
 
-    def __init__(self, path, multigrid, die):
+    def __init__(self, path, die):
         super().__init__()
-        self.path, self.multigrid, self.die = path, multigrid, die
+        self.path, self.die = path, die
 
     def on_train_batch_end(self, batch, logs=None):
         index = int(number(self.model.optimizer.iterations)) - 1
         with self.path.open("a") as file:
-            file.write(f"{index} {logs['loss']:.5f} {number(self.model.optimizer.learning_rate):.5f}\n")
+            file.write(f"{index} {number(self.model.optimizer.learning_rate):.5f}\n")
         if index == self.die:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -33,7 +33,7 @@ def train(folder, die=-1):
     model = SubBatchNormalization.convert(compiled(network()))
     multigrid = MultigridCallback(SCHEDULE)
     backup = keras.callbacks.BackupAndRestore(folder / "backup", save_freq=SAVE_FREQ)
-    fit(model, multigrid, backup, Diary(folder / "diary.txt", multigrid, die))
+    fit(model, multigrid, backup, Diary(folder / "diary.txt", die))
     return model.get_weights()
 
 
