@@ -13,7 +13,14 @@ import pymultigrid
 README = Path(__file__).parent.parent / "README.md"
 # What an example may use without importing it: the library's own names.
 NAMES = {"np": np, **{name: getattr(pymultigrid, name) for name in pymultigrid.__all__}}
-EXTRAS = {"pymultigrid.torch": "torch", "pymultigrid.video": "av", "pymultigrid.plot": "matplotlib"}
+EXTRAS = {
+    "pymultigrid.torch": "torch",
+    "pymultigrid.video": "av",
+    "pymultigrid.files": "av",
+    "pymultigrid.plot": "matplotlib",
+    "pymultigrid.clock": "numpy",
+    "pymultigrid.sample": "numpy",
+}
 
 
 def documented(module):

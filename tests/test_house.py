@@ -14,6 +14,8 @@ FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
 PYTHON_FILES = {"module.cpp", "module_resample.cpp", "module_cuda.cpp", "value.h", "arrays.cpp", "arrays.h"}
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
+# Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
+OWN_BACKEND = {"keras/dataset.py": {"tensorflow"}}
 
 
 def imports(path):
@@ -39,9 +41,16 @@ def test_the_library_names_no_framework():
 def test_adapters_know_one_framework(adapter):
     for path in (ROOT / "adapters" / adapter).glob("*.py"):
         tops = {name.split(".")[0] for name in imports(path)}
-        assert not tops & (FRAMEWORKS - {adapter}), path
+        assert not tops & (FRAMEWORKS - {adapter, *OWN_BACKEND.get(path.parent.name + "/" + path.name, ())}), path
         other = {"torch": "keras", "keras": "torch"}[adapter]
         assert not any(name.startswith(f"pymultigrid.{other}") for name in imports(path)), path
+
+
+def test_an_adapter_loads_its_backend_in_a_function_only():
+    for name, backends in OWN_BACKEND.items():
+        module = ast.parse((ROOT / "adapters" / name).read_text())
+        at_the_top = ast.Module([node for node in module.body if not isinstance(node, ast.FunctionDef)], [])
+        assert not backends & {n.name for node in at_the_top.body if isinstance(node, ast.Import) for n in node.names}
 
 
 def test_the_core_names_no_framework():

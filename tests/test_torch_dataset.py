@@ -360,13 +360,3 @@ def test_without_torch_the_error_says_what_to_install():
     code = "import sys; sys.modules['torch'] = None\nimport pymultigrid.torch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install pymultigrid[torch]" in done.stderr
-
-
-def test_keras_says_that_it_is_not_there_yet():
-    import pymultigrid.keras
-
-    with pytest.raises(
-        NotImplementedError, match=re.escape("pymultigrid.keras.Callback: the Keras adapter is not written")
-    ):
-        _ = pymultigrid.keras.Callback
-    assert not hasattr(pymultigrid.keras, "__path_of_nothing__")

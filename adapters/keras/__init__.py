@@ -1,17 +1,35 @@
-"""pymultigrid for Keras 3: the place is kept, the adapter is not written yet.
+"""pymultigrid for Keras 3, on TensorFlow, JAX or PyTorch: data for `model.fit`, learning rate, sub-mini-batch BN.
 
-Until it is, a Keras loop can use `pymultigrid.Schedule` for the shapes and learning rates and `pymultigrid.resample`
-for the clips; both return plain numbers and NumPy arrays.
+What ``fit`` needs more than before is the data and one callback::
+
+    schedule = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=len(paths), epochs=20)
+    dataset, test = (VideoDataset(*files, mean=0.45, std=0.225) for files in (train_files, test_files))
+    multigrid = MultigridCallback(schedule)
+    model.fit(
+        dataset.training(multigrid),
+        epochs=20,
+        steps_per_epoch=math.ceil(len(schedule) / 20),
+        shuffle=False,
+        validation_data=test.evaluation(schedule),
+        callbacks=[multigrid],
+    )
 """
 
-from typing import NoReturn
+try:
+    import keras as _keras
+except ImportError as error:
+    raise ImportError(
+        "pymultigrid.keras needs Keras 3 and a backend (tensorflow, jax or torch), and something is missing: "
+        f"{error}; pip install pymultigrid[keras]"
+    ) from error
+if not _keras.__version__.startswith("3."):
+    raise ImportError(f"pymultigrid.keras needs Keras 3, not {_keras.__version__}; pip install 'keras>=3'")
 
+from pymultigrid.keras.batch_norm import SubBatchNormalization
+from pymultigrid.keras.callback import MultigridCallback
+from pymultigrid.keras.dataset import VideoDataset, batches
+from pymultigrid.keras.scaled_lr import ScaledLR
 
-def __getattr__(name: str) -> NoReturn:
-    # Import machinery asks for dunders (__path__, __wrapped__, ...) and expects to be told no in its own way.
-    if name.startswith("__"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise NotImplementedError(
-        f"pymultigrid.keras.{name}: the Keras adapter is not written yet; "
-        "pymultigrid.Schedule and pymultigrid.resample work without it, pymultigrid.torch is there"
-    )
+from pymultigrid.sample import Sample
+
+__all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]

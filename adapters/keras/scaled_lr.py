@@ -1,0 +1,91 @@
+"""The learning rate: any Keras policy on the baseline's clock, times the schedule's scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import keras
+from keras import ops
+from keras.optimizers import schedules
+from pymultigrid import Schedule
+from pymultigrid.clock import Clock
+
+
+@keras.saving.register_keras_serializable("pymultigrid")
+class ScaledLR(schedules.LearningRateSchedule):
+    """A Keras learning-rate schedule written for the baseline, made right for a multigrid schedule.
+
+    `MultigridCallback` puts it around the optimizer's own schedule while `fit` runs; it is for loops of your own too.
+
+    >>> import keras
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.keras import ScaledLR
+    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
+    >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=schedule.baseline_iterations)
+    >>> optimizer = keras.optimizers.SGD(ScaledLR(cosine, schedule), momentum=0.9)
+    >>> schedule[0].lr_scale, round(float(optimizer.learning_rate), 6)
+    (8.0, 0.8)
+
+    With s the schedule's step i, N the length of the baseline in iterations and f the policy,
+
+        lr(i) = f(floor(s.progress * N)) * s.lr_scale
+
+    where i is ``optimizer.iterations``, so a run that resumes needs nothing. At a learning-rate drop of the schedule
+    the clock is exact: the first step of the new LR stage reads the baseline's first iteration that begins at or after
+    it, ``ceil(e * samples / global batch)`` for a drop at epoch e. (Keras' PiecewiseConstantDecay drops *after* its
+    boundary: give it that number minus 1.) After the last step the learning rate stays.
+
+    Parameters
+    ----------
+    policy
+        Any Keras learning-rate schedule that counts iterations, or a number.
+    schedule
+        The steps that will be trained; a slice counts as the whole that it is of.
+
+    Raises
+    ------
+    TypeError
+        `policy` is neither, or `schedule` is no Schedule.
+    ValueError
+        `policy` is scaled already.
+
+    Notes
+    -----
+    Source: Wu et al. 2020, section 3 (linear scaling rule, Goyal et al. 2017) on the long cycle's batch only. Two
+    numbers per step are kept in memory and in a traced graph.
+    """
+
+    def __init__(self, policy: schedules.LearningRateSchedule | float, schedule: Schedule) -> None:
+        if isinstance(policy, ScaledLR):
+            raise ValueError("policy is a ScaledLR already; pass the learning-rate schedule inside it, policy.policy")
+        if not isinstance(policy, (schedules.LearningRateSchedule, int, float)):
+            raise TypeError(f"policy ({policy!r}) must be a Keras LearningRateSchedule or a number")
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
+        self.policy = policy
+        self.schedule = schedule.whole
+        clock = Clock(self.schedule)
+        self._baseline = np.array([clock(step) for step in self.schedule], np.int32)
+        self._scale = np.array([step.lr_scale for step in self.schedule], np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of the schedule's step with this index."""
+        index = ops.clip(ops.cast(step, "int32"), 0, len(self._scale) - 1)
+        at = ops.take(ops.convert_to_tensor(self._baseline), index)
+        rate = self.policy(at) if callable(self.policy) else self.policy
+        return rate * ops.take(ops.convert_to_tensor(self._scale), index)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the policy's configuration and the schedule's numbers, for a saved model."""
+        policy = schedules.serialize(self.policy) if callable(self.policy) else self.policy
+        return {"policy": policy, "schedule": self.schedule.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ScaledLR:
+        """Build it from what `get_config` returned."""
+        policy = config["policy"]
+        if isinstance(policy, dict):
+            policy = schedules.deserialize(policy)
+        return cls(policy, Schedule.from_dict(config["schedule"]))

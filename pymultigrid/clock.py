@@ -1,0 +1,69 @@
+"""The baseline's clock: which of its own iterations the training without multigrid would be at."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import Literal, final
+
+from pymultigrid._core import Step
+from pymultigrid.schedule import Schedule
+
+# A clock reading this close below a whole iteration or epoch is on it: progress is a rounded quotient.
+_TOLERANCE = 1e-6
+
+
+@final
+class Clock:
+    """What a learning-rate policy that was written for the baseline is asked for at each step of a schedule.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.clock import Clock
+    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
+    >>> clock = Clock(schedule)
+    >>> clock(schedule[0]), clock(schedule[-1]), schedule.baseline_iterations
+    (0, 497, 500)
+    >>> Clock(schedule, per="epoch")(schedule[-1])
+    19
+
+    With N the length of the baseline, ``clock(step) = floor(step.progress * N)``. At a learning-rate drop it is exact:
+    the first step of the new LR stage reads the drop's epoch e, or the baseline's first iteration that begins at or
+    after it, ceil(e * samples / global batch).
+
+    Parameters
+    ----------
+    schedule
+        The schedule, whole or a slice: the clock is the same.
+    per
+        What it counts: the baseline's ``"iteration"`` or ``"epoch"``.
+
+    Raises
+    ------
+    ValueError
+        `per` is another word.
+
+    Notes
+    -----
+    Ours; the paper's baseline drops its learning rate at given epochs only.
+    """
+
+    __slots__ = ("_knots",)
+
+    def __init__(self, schedule: Schedule, *, per: Literal["iteration", "epoch"] = "iteration") -> None:
+        if per not in ("iteration", "epoch"):
+            raise ValueError(f'per ({per!r}) must be "iteration" or "epoch": what the scheduler counts')
+        epochs, inner, length = schedule.epochs, list[tuple[float, float]](), schedule.epochs
+        if per == "iteration":
+            # An epoch rarely is a whole number of iterations: the drop is at the first that begins at or after it.
+            per_epoch = schedule.samples / (schedule.shape.b * schedule.processes)
+            inner = [(drop / epochs, math.ceil(drop * per_epoch - _TOLERANCE)) for drop in schedule.lr_drops]
+            length = float(schedule.baseline_iterations)
+        # (progress, baseline step) at the LR drops and both ends; the clock is linear between them.
+        self._knots = ((0.0, 0.0), *inner, (1.0, length))
+
+    def __call__(self, step: Step) -> int:
+        """Return the baseline's iteration (or epoch) that `step` stands at."""
+        knots, progress = self._knots, step.progress
+        k = min(max(bisect_right(knots, progress, key=lambda knot: knot[0]), 1), len(knots) - 1)
+        (p0, n0), (p1, n1) = knots[k - 1], knots[k]
+        return math.floor(n0 + (n1 - n0) * ((progress - p0) / (p1 - p0)) + _TOLERANCE)

@@ -1,0 +1,44 @@
+"""The Keras adapter on each backend: test_keras_*.py in a process of its own, where KERAS_BACKEND chooses."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Two devices for the tests of distribution; a test process is one of many on a machine.
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "JAX_PLATFORMS": "cpu",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+}
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
+def test_on(backend):
+    for package in ("keras", "av", backend):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is missing: the Keras adapter was NOT tested on {backend}")
+    files = sorted(map(str, TESTS.glob("test_keras_*.py")))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    environment = {**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_keras_the_error_says_what_to_install():
+    code = "import sys; sys.modules['keras'] = None\nimport pymultigrid.keras"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install pymultigrid[keras]" in done.stderr
+
+
+def test_the_adapter_needs_no_video_decoder():
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is missing: importing its adapter was NOT tested")
+    code = "import sys; sys.modules['av'] = None\nimport pymultigrid.keras"
+    environment = {**os.environ, **ENVIRONMENT, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
