@@ -4,12 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL := build/wheel
-SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.inl tests/*.cpp)
+SOURCES := pyproject.toml CMakeLists.txt cuda.cmake constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.inl tests/*.cpp)
 # Runs from another directory than the root: there the source folder pymultigrid/ would hide the installed package.
 ELSEWHERE := cd build &&
 
-CORE_TESTS := $(addprefix ../tests/test_,golden.py schedule.py grid.py command.py resample_input.py)
+CORE_TESTS := $(addprefix ../tests/test_,golden.py schedule.py schedule_costs.py grid.py clock.py report.py command.py \
+    resample_input.py)
+# One GPU architecture, for speed: a wheel for all of them is `CUDAARCHS= make wheel`, or plain `pip wheel .`.
+CUDAARCHS ?= 90
+ifneq ($(CUDAARCHS),)
+export CUDAARCHS
+endif
 
 .PHONY: demo test lint unit wheel core bench clean
 
@@ -36,12 +42,14 @@ lint: $(READY) $(WHEEL)/.ready
 	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy benchmarks/*.py
 
 unit: $(READY)
+	$(ELSEWHERE) ../$(BIN)/python -c "from pymultigrid import _core; print('CUDA kernel in this build:', _core.cuda_build())"
 	$(BIN)/python -m pytest
 
 # The wheel, unpacked for the type checker.
 $(WHEEL)/.ready: $(READY) $(wildcard pymultigrid/* adapters/*/*)
 	rm -rf $(WHEEL)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) \
+	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON .
 	$(BIN)/python -m zipfile -e $(WHEEL)/*.whl $(WHEEL)/unpacked
 	touch $@
 
@@ -64,6 +72,8 @@ core:
 bench: $(READY)
 	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/resample.py
+	$(BIN)/python benchmarks/torch_loop.py
+	$(BIN)/python benchmarks/keras_data.py
 
 clean:
 	rm -rf build dist demo-output .venv
