@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
 WHEEL := build/wheel
 SOURCES := pyproject.toml CMakeLists.txt cuda.cmake constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
 CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.inl tests/*.cpp)
@@ -30,10 +31,16 @@ $(READY): $(SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,keras,video,plot,dev]"
+	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,video,plot,demo]"
 	touch $@
 
-lint: $(READY) $(WHEEL)/.ready
+# The linters, and the frameworks that the tests and benchmarks run on.
+$(DEV): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,keras,video,plot,demo,dev]"
+	touch $@
+
+lint: $(DEV) $(WHEEL)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
@@ -41,12 +48,12 @@ lint: $(READY) $(WHEEL)/.ready
 	MYPYPATH=$(WHEEL)/unpacked:examples/demo $(BIN)/mypy examples/demo
 	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy benchmarks/*.py
 
-unit: $(READY)
+unit: $(DEV)
 	$(ELSEWHERE) ../$(BIN)/python -c "from pymultigrid import _core; print('CUDA kernel in this build:', _core.cuda_build())"
 	$(BIN)/python -m pytest
 
 # The wheel, unpacked for the type checker.
-$(WHEEL)/.ready: $(READY) $(wildcard pymultigrid/* adapters/*/*)
+$(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* adapters/*/*)
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) \
 	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON .
@@ -69,7 +76,7 @@ core:
 	build/core/bin/python -m pip install --quiet --constraint constraints.txt . pytest hypothesis
 	$(ELSEWHERE) core/bin/python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider $(CORE_TESTS)
 
-bench: $(READY)
+bench: $(DEV)
 	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/resample.py
 	$(BIN)/python benchmarks/torch_loop.py

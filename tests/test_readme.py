@@ -24,7 +24,7 @@ def test_the_loop(tmp_path):
     import mp4
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     torch.manual_seed(0)
     paths = 8 * [mp4.write(tmp_path / f"{i}.mp4") for i in range(3)]
     model = torch.nn.Sequential(
@@ -44,4 +44,6 @@ def test_the_loop(tmp_path):
     assert len(names["rest"]) == 3
     assert names["step"].index == len(names["schedule"]) - 1
     exec(compile(blocks[2], "README.md", "exec"), names)
-    assert names["logits"].shape == (4, 2)
+    assert names["report"].schedule == names["schedule"]
+    exec(compile(blocks[3], "README.md", "exec"), names)
+    assert names["found"].scores.shape == (24, 2)
