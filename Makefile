@@ -36,8 +36,7 @@ $(READY): $(SOURCES)
 
 # The linters, and the frameworks that the tests and benchmarks run on.
 $(DEV): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON --editable ".[torch,keras,video,plot,demo,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	touch $@
 
 lint: $(DEV) $(WHEEL)/.ready
