@@ -99,6 +99,11 @@ void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& g
 void check_options(const std::vector<ClipView>& videos, const Options& options, const BatchView& out) {
   check_moment(options.mean, "mean", out.c, out.dtype);
   check_moment(options.std, "std", out.c, out.dtype);
+  if (videos[0].dtype == DType::u8)
+    for (const double mean : options.mean)
+      if (std::fabs(mean) > 1)
+        refuse("mean (", mean,
+               ") is on the 0..1 scale: pixels are divided by 255 first; divide mean and std by 255, too");
   if (options.threads < 1) refuse("threads (", options.threads, ") must be at least 1; None lets the library choose");
   for (std::size_t i = 0; i < videos.size(); ++i) {
     const std::string name = item("video", i, videos.size());

@@ -439,7 +439,11 @@ class Schedule:
 
     def _too_short(self) -> str:
         empty = sum(stage.start == stage.stop for stage in self.stages)
-        return f"\ntoo short: {empty} of {len(self.stages)} stages have no step" if empty else ""
+        if not empty:
+            return ""
+        return (
+            f"\ntoo short: {empty} of {len(self.stages)} stages have no step; train longer, or with fewer long cycles"
+        )
 
     def __repr__(self) -> str:
         window = "" if len(self) == len(self._laid) else f"[{self._range.start}:{self._range.stop}]"

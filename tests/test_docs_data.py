@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is missing: docs/data.md was 
 pytest.importorskip("av", reason="PyAV is missing: docs/data.md was NOT run")
 
 import mp4  # noqa: E402
-from pymultigrid.torch import BatchSampler  # noqa: E402
+from pymultigrid.torch import BatchSampler, SubBatchNorm3d  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / "docs" / "data.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -26,12 +26,15 @@ def run(block, names):
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     root = tmp_path_factory.mktemp("videos")
-    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    head = torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)
+    model = torch.nn.Sequential(SubBatchNorm3d(3), *head)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return {
         "paths": 2 * [mp4.write(root / f"{i}.mp4", frames=24 + i) for i in range(4)],
         "labels": 4 * [0, 1],
         "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "optimizer": optimizer,
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100),
         "device": "cpu",
     }
 
@@ -48,10 +51,10 @@ def test_feeding(feeding):
 
 
 def test_accumulation_and_the_device(feeding):
-    before = feeding["model"][2].weight.detach().clone()
+    before = feeding["model"][-1].weight.detach().clone()
     run(BLOCKS[1], feeding)
     assert next(feeding["batches"], None) is None
-    assert not torch.equal(feeding["model"][2].weight, before)
+    assert not torch.equal(feeding["model"][-1].weight, before)
     run(BLOCKS[2], feeding)
     assert isinstance(feeding["clips"], torch.Tensor)
 

@@ -51,6 +51,7 @@ NAN, INF = float("nan"), float("inf")
             "mean has 2 values and the video 3 channels; give one number or one per channel",
         ),
         (VIDEO, SIZE, {"mean": NAN}, "mean (nan) must be finite"),
+        (VIDEO, SIZE, {"mean": [123.7, 116.3, 103.5], "std": 58.4}, "divide mean and std by 255, too"),
         (VIDEO, SIZE, {"std": 0}, "std (0) must not be 0"),
         (VIDEO, SIZE, {"std": 0.5, "dtype": "uint8"}, "std needs a float dtype: uint8 output is not normalised"),
         (VIDEO.astype("f4"), SIZE, {"dtype": "uint8"}, "video is float and dtype uint8"),

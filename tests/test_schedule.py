@@ -567,7 +567,7 @@ def test_numpy_numbers_are_numbers():
 
 def test_a_run_too_short_says_so():
     text = str(Schedule.from_epochs(Shape(8, 8, 32, 32), samples=10, epochs=3))
-    assert text.endswith("too short: 11 of 13 stages have no step")
+    assert text.endswith("too short: 11 of 13 stages have no step; train longer, or with fewer long cycles")
     assert "too short" not in str(kinetics())
     assert "x more iterations" in str(kinetics(batch_growth=0))
 
