@@ -373,6 +373,13 @@ def test_refuses():
         preflight(net(), 3)
     with pytest.raises(ValueError, match=re.escape("repeats (0) must be at least 1: the passes that are timed")):
         fly(net(), plan(), repeats=0)
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(TypeError, match=re.escape("dataset (Stream) is a stream, which can't be asked for a clip")):
+        fly(net(), plan(), dataset=Stream())
     with pytest.raises(ValueError, match=re.escape("model is on meta, where memory can't be measured; move it to cpu")):
         fly(net().to("meta"), plan())
 

@@ -19,6 +19,7 @@ import torch
 from pymultigrid import Schedule, Shape, Step
 from pymultigrid.report import Report, ShapeCost, uses
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 _READ = 4  # clips that are read to time a data set
 
@@ -99,6 +100,11 @@ def preflight(
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
     if repeats < 1:
         raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"dataset ({type(dataset).__name__}) is a stream, which can't be asked for a clip; pass a VideoDataset of "
+            "a few such files, or leave it out"
+        )
     whole = schedule.whole
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, dtype, at, whole.processes)
