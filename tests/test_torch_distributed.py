@@ -143,6 +143,12 @@ for count, scores in saved["scores"].items():
     assert found.labels.tolist() == list(range(count)), found.labels
     torch.testing.assert_close(found.scores, scores)
     assert all(module.training for module in wrapped.modules())
+dataset = VideoDataset(saved["paths"][:3 + rank // 2], [0] * (3 + rank // 2), mean=0.45, std=0.225)
+try:
+    evaluate(wrapped, dataset.evaluation(schedule, clips=2), batch_size=5)
+    raise SystemExit("ranks with other videos were not refused")
+except ValueError as error:
+    assert "(videos, clips, crops, batch_size) are [[3, 2, 1, 5], [3, 2, 1, 5], [4, 2, 1, 5]]" in str(error), error
 torch.distributed.destroy_process_group()
 """
 

@@ -469,6 +469,12 @@ def test_the_innermost_layer_also_where_another_error_was_caught():
         checkpoint(model["careful"], torch.zeros(1, 3), use_reentrant=False)
 
 
+def test_an_error_of_memory_comes_through():
+    model = nn.Sequential(nn.Upsample(size=2**46))
+    with pytest.raises(RuntimeError, match="can't allocate memory"), layer_errors(model):
+        model(torch.zeros(1, 1, 1))
+
+
 def test_the_layer_of_a_transformer_that_is_not_fitted():
     model, _ = transformer()
     with pytest.raises(ValueError, match=re.escape("model (Transformer) can't take 4x3x")), layer_errors(model):

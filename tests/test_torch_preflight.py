@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
 
-from pymultigrid.torch import SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
+from pymultigrid.torch import PositionEmbeddings, SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
 from pymultigrid.torch.passes import Alive  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -246,15 +246,16 @@ def test_a_net_too_coarse_is_warned_of():
     model = nn.Sequential(
         nn.Conv3d(3, 4, 4, stride=4),
         nn.Conv3d(4, 4, (1, 2, 2), stride=(1, 2, 2)),
-        nn.AdaptiveAvgPool3d(1),
-        nn.Conv3d(4, 2, 1),
+        nn.AdaptiveAvgPool3d((1, 2, 2)),
+        nn.Conv3d(4, 4, 1),
+        nn.Conv3d(4, 2, (1, 2, 2)),
     )
     schedule = plan(short_cycle=None, long_cycle=[(1, 0.5), (1, 1)], frames_multiple_of=4, multiple_of=16)
     with pytest.warns(
         RuntimeWarning, match=re.escape("the network is too coarse for 16x8x16x16: its last feature map is 2x2")
     ):
         report = fly(model, schedule)
-    assert report[FULL].feature_map == (2, 4, 4)  # not the 1x1 after pooling
+    assert report[FULL].feature_map == (2, 4, 4)  # not the 2x2 and 1x1 after pooling
     # A map of 1x1 at every shape is no pooling.
     model = nn.Sequential(nn.Conv3d(3, 4, 3, stride=32, padding=1), nn.Conv3d(4, 4, 1))
     with pytest.warns(RuntimeWarning, match=re.escape("its last feature map is 1x1 at 16x8x16x16")):
@@ -271,7 +272,7 @@ def test_frames_folded_into_the_batch():
             self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
 
         def forward(self, clips):
-            return self.conv(clips.transpose(1, 2).flatten(0, 1)).mean((2, 3))
+            return self.conv(input=clips.transpose(1, 2).flatten(0, 1)).mean((2, 3))
 
     report = fly(Framewise(), plan())
     assert report[FULL].feature_map == (16, 16)
@@ -290,6 +291,29 @@ def test_a_model_without_convolutions_has_no_maps():
     report = fly(Pooled(), plan())
     assert {row.feature_map for row in report.rows} == {None}
     assert report.warnings == ()
+
+
+def test_a_model_that_is_fitted_to_each_step():
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv3d(3, 8, (2, 4, 4), (2, 4, 4))
+            self.pos_embed = nn.Parameter(torch.randn(1, 4 * 8 * 8, 8))
+
+        def forward(self, clips):
+            return self.patches(clips).flatten(2).transpose(1, 2) + self.pos_embed
+
+    model = Patches()
+    # So short that some planned shapes are no step's.
+    schedule = plan(samples=5, epochs=7, multiple_of=8, frames_multiple_of=2)
+    embeddings = PositionEmbeddings(model, schedule.shape, patch=(2, 4, 4))
+    report = fly(model, schedule, at=embeddings.at)
+    assert {row.shape for row in report.rows} == shapes_of(schedule)
+    assert min(row.iterations for row in report.rows) == 0
+    for row in report.rows:
+        assert row.feature_map == (row.shape.t // 2, row.shape.h // 4, row.shape.w // 4)
+    with pytest.raises(RuntimeError, match=r"The size of tensor a .* must match the size of tensor b"):
+        fly(model, schedule)
 
 
 def test_a_compiled_model_is_compiled_for_every_step():
@@ -349,12 +373,19 @@ def test_refuses():
         preflight(net(), 3)
     with pytest.raises(ValueError, match=re.escape("repeats (0) must be at least 1: the passes that are timed")):
         fly(net(), plan(), repeats=0)
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(TypeError, match=re.escape("dataset (Stream) is a stream, which can't be asked for a clip")):
+        fly(net(), plan(), dataset=Stream())
     with pytest.raises(ValueError, match=re.escape("model is on meta, where memory can't be measured; move it to cpu")):
         fly(net().to("meta"), plan())
 
 
 WIDE = """
-    import resource, sys, warnings
+    import resource, sys, time, warnings
     import torch
     from pymultigrid import Schedule, Shape
     from pymultigrid.torch import preflight
@@ -410,30 +441,8 @@ def test_out_of_memory_is_found_and_mended():
     assert mended == "() True"
 
 
-def test_processes_agree(tmp_path):
-    """Two ranks under torchrun, one with less memory: no rank waits for another, and both report the same."""
-    path = tmp_path / "run.py"
-    path.write_text(
-        textwrap.dedent(WIDE)
-        + textwrap.dedent("""
-        import torch.distributed as dist
-        dist.init_process_group("gloo")
-        ddp = torch.nn.parallel.DistributedDataParallel(model)
-        if dist.get_rank() == 1:
-            allow(250)
-        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, **plan)
-        warnings.simplefilter("ignore")
-        report = preflight(ddp, schedule, repeats=2, progress=True)
-        reports = [None, None]
-        dist.all_gather_object(reports, [(str(row.shape), row.fits, row.seconds, row.bytes) for row in report.rows])
-        assert reports[0] == reports[1], reports
-        assert any(row.fits < row.shape.b for row in report.rows), report.rows
-        assert ddp.require_backward_grad_sync
-        assert ddp.require_forward_param_sync
-        print("agreed" if dist.get_rank() == 0 else "", flush=True)
-        dist.destroy_process_group()
-        """)
-    )
+def two_processes(path, body):
+    path.write_text(textwrap.dedent(WIDE) + textwrap.dedent(body))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path)],
         capture_output=True,
@@ -443,7 +452,64 @@ def test_processes_agree(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "agreed" in done.stdout
+    return done
+
+
+def test_processes_agree(tmp_path):
+    """Two ranks under torchrun, one with less memory: no rank waits for another, and both report the same."""
+    done = two_processes(
+        tmp_path / "run.py",
+        """
+        import torch.distributed as dist
+        dist.init_process_group("gloo")
+        ddp = torch.nn.parallel.DistributedDataParallel(model)
+        if dist.get_rank() == 1:
+            allow(250)
+
+        class Read:
+            def __getitem__(self, sample):
+                time.sleep(0.01 * dist.get_rank())
+
+        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, **plan)
+        warnings.simplefilter("ignore")
+        report = preflight(ddp, schedule, repeats=2, progress=True, dataset=Read())
+        reports = [None, None]
+        dist.all_gather_object(reports, list(map(str, report.rows)))
+        assert reports[0] == reports[1], reports
+        assert any(row.fits < row.shape.b for row in report.rows), report.rows
+        assert all(row.read_seconds >= 0.01 for row in report.rows), report.rows
+        assert ddp.require_backward_grad_sync
+        assert ddp.require_forward_param_sync
+        print("agreed" if dist.get_rank() == 0 else "", flush=True)
+        dist.destroy_process_group()
+        """,
+    )
     assert done.stderr.count("preflight: time:   0%") == 1  # one bar, not one a rank
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no RLIMIT_AS: out of memory was NOT tried")
+def test_ranks_that_share_statistics_do_not_wait(tmp_path):
+    """The full shape has 4 clips a process, so its statistics are shared; one rank is out of memory after them."""
+    two_processes(
+        tmp_path / "run.py",
+        """
+        import torch.distributed as dist
+        from pymultigrid.torch import SubBatchNorm3d, sub_batches
+        dist.init_process_group("gloo")
+        norm = SubBatchNorm3d(3)
+        model.weight = torch.nn.Parameter(torch.rand(2**22))  # 16 megabytes a clip
+        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, long_cycle=None, **plan)
+        with sub_batches(norm, schedule[0]):
+            assert norm.ranks == 2
+        if dist.get_rank() == 1:
+            allow(250)
+        warnings.simplefilter("ignore")
+        (row,) = preflight(torch.nn.Sequential(norm, model), schedule, repeats=1, progress=False).rows
+        assert row.fits < 4, row
+        print("agreed", flush=True)
+        dist.destroy_process_group()
+        """,
+    )
 
 
 def test_no_warning_without_a_cause():

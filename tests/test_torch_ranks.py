@@ -31,6 +31,7 @@ def two_ranks(rank, step):
     plain_batch_norm_on_all_clips(rank, step, torch.channels_last_3d, momentum=None)
     plain_batch_norm_on_all_clips(rank, step, torch.contiguous_format, affine=False)
     half_precision_and_compiled(rank, step)
+    a_network_of_half_precision(step)
 
 
 def plain_batch_norm_on_all_clips(rank, step, layout, **options):
@@ -74,6 +75,21 @@ def half_precision_and_compiled(rank, step):
     assert got.dtype == want.dtype == torch.bfloat16
     close(got, want, 1e-6)
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def a_network_of_half_precision(step):
+    for dtype in (torch.bfloat16, torch.float16):
+        x = batch(2, (4, 2, 3, 3)).to(dtype)
+        half, exact = SubBatchNorm3d(4).to(dtype), SubBatchNorm3d(4)
+        clips = [x.requires_grad_(), x.detach().float().requires_grad_()]
+        for norm, part in zip((half, exact), clips, strict=True):
+            with sub_batches(norm, step):
+                norm(part).float().cos().sum().backward()
+        for got, want in zip((clips[0], *half.parameters()), (clips[1], *exact.parameters()), strict=True):
+            assert got.grad.dtype == dtype
+            close(got.grad, want.grad, 0.02)
+        close(half.running_var, exact.running_var, 0.01)
+        assert half.running_var.dtype == dtype
 
 
 def golden_sharing():

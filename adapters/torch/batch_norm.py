@@ -110,8 +110,8 @@ class SubBatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             if rate is None:
                 rate = 1.0 / float(self.num_batches_tracked)
-        running_mean.lerp_(mean, rate or 0.0)
-        running_var.lerp_(var, rate or 0.0)
+        running_mean.lerp_(mean.to(running_mean.dtype), rate or 0.0)
+        running_var.lerp_(var.to(running_var.dtype), rate or 0.0)
 
 
 class SubBatchNorm1d(SubBatchNorm, nn.BatchNorm1d):

@@ -96,7 +96,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        `average` is another word, `batch_size` is below 1, or the model does not give B x classes.
+        `average` is another word, `batch_size` is below 1, the model does not give B x classes, or the ranks were given
+        other numbers of videos or views.
     TypeError
         `views` is no `VideoViews`, or the labels are no whole numbers.
 
@@ -114,6 +115,12 @@ def evaluate(
         raise ValueError(f"batch_size ({batch_size}) must be at least 1: the clips in one forward")
     rank, processes = _rank_and_processes()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    sizes = _gathered(torch.tensor([[len(views), views.clips, views.crops, clips]], device=device), processes)
+    if (sizes != sizes[0]).any():
+        raise ValueError(
+            f"the ranks' (videos, clips, crops, batch_size) are {sizes.tolist()}; pass the same list of videos and the "
+            "same arguments on every rank: each reads its share of the list"
+        )
     # Every process reads equally many videos; where they don't divide, the last ones read a video of another's.
     share = [(i + rank) % len(views) for i in range(0, len(views), processes)]
     loader = DataLoader(

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
-import torch
+from pymultigrid.torch.passes import is_out_of_memory
+
 from torch import Tensor, nn
 
 
@@ -36,10 +37,8 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     """
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        raise
     except Exception as error:
-        failed = _innermost(model, error)
+        failed = None if is_out_of_memory(error) else _innermost(model, error)
         if failed is None:
             raise
         raise ValueError(

@@ -18,14 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
+At = Callable[[Step], AbstractContextManager[object]]
 Extents = tuple[int, ...]
 
 
 class Passes:
     """Forward and backward passes of a model, on one process or on many in step."""
 
-    def __init__(self, model: nn.Module, loss: Loss, channels: int, dtype: torch.dtype, processes: int) -> None:
+    def __init__(
+        self, model: nn.Module, loss: Loss, channels: int, dtype: torch.dtype, at: At | None, processes: int
+    ) -> None:
         self.model, self.loss, self.channels, self.dtype = model, loss, channels, dtype
+        self.at: At = at or (lambda step: nullcontext())
         parameter = next(model.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         if self.device.type not in ("cpu", "cuda"):
@@ -61,24 +65,25 @@ class Passes:
         (seconds, _), clips = self._fitting(attempt, clips)
         return seconds * shape.b / max(1, clips), clips
 
-    def feature_maps(self, shape: Shape) -> dict[str, tuple[Extents, Extents]]:
+    def feature_maps(self, shape: Shape, step: Step) -> dict[str, tuple[Extents, Extents]]:
         """Return the extents of each convolution's smallest input and output, from a forward pass of two clips."""
         smallest: dict[str, tuple[Extents, Extents]] = {}
 
-        def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                maps = tuple(inputs[0].shape[2:]), tuple(output.shape[2:])
+        def watch(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+            def hook(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+                (given,) = tensors((args, kwargs))
+                maps = tuple(given.shape[2:]), tuple(output.shape[2:])
                 smallest[name] = min(smallest.get(name, maps), maps, key=lambda each: math.prod(each[1]))
 
             return hook
 
         hooks = [
-            module.register_forward_hook(watch(name))
+            module.register_forward_hook(watch(name), with_kwargs=True)
             for name, module in self.model.named_modules()
             if isinstance(module, (nn.Conv2d, nn.Conv3d))
         ]
         try:
-            with torch.no_grad(), _as_written(self.model):
+            with torch.no_grad(), _as_written(self.model), self.at(step):
                 self.loss(self.model, self._batch(shape, 2))
         except (RuntimeError, ValueError) as error:
             raise self._failed(shape, error) from error
@@ -91,9 +96,9 @@ class Passes:
         """Attempt a pass with `clips` clips, or half of them and half again until they fit; the slowest process's."""
         while clips:
             found = self._attempt(attempt, clips)
-            (failed,) = self._most(found is None)
+            (failed,) = self.most(found is None)
             if not failed and found is not None:
-                return self._most(*found), clips
+                return self.most(*found), clips
             clips //= 2
         return (math.nan, math.nan), 0
 
@@ -104,13 +109,13 @@ class Passes:
             with alone():
                 return attempt(clips)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if self.on_gpu:
             torch.cuda.empty_cache()
         return None
 
-    def _most(self, *values: float) -> tuple[float, ...]:
+    def most(self, *values: float) -> tuple[float, ...]:
         """Return the largest of each number over the processes."""
         if not self.several:
             return values
@@ -133,11 +138,13 @@ class Passes:
         return before, made.peak
 
     def _backward(self, shape: Shape, batch: Tensor, step: Step) -> None:
+        # Ranks that share statistics would wait for one that is out of memory: with this base none do.
+        base = min(8, step.base.b)
         try:
-            with sub_batches(self.model, step) if self.splits else nullcontext():
+            with self.at(step), sub_batches(self.model, step, base) if self.splits else nullcontext():
                 self.loss(self.model, batch).backward()
         except (RuntimeError, ValueError) as error:
-            if _out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise self._failed(shape, error) from error
 
@@ -203,6 +210,7 @@ def _as_written(model: nn.Module) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
 
 
-def _out_of_memory(error: Exception) -> bool:
-    told = ("out of memory", "DefaultCPUAllocator", "bad allocation")
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is one of memory, whoever could not have it."""
+    told = ("out of memory", "DefaultCPUAllocator", "bad allocation", "STATUS_ALLOC_FAILED")  # the last: cuDNN, cuBLAS
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pymultigrid.torch.passes import Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch.sampler import Sample
 
 import torch
 from pymultigrid import Schedule, Shape, Step
 from pymultigrid.report import Report, ShapeCost, uses
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 _READ = 4  # clips that are read to time a data set
 
@@ -30,6 +31,7 @@ def preflight(
     *,
     channels: int = 3,
     dtype: torch.dtype = torch.float32,
+    at: At | None = None,
     repeats: int = 3,
     dataset: Any = None,
     progress: bool = True,
@@ -64,6 +66,8 @@ def preflight(
         B; autocast, labels and a model's other inputs belong there. None: the mean of squares of the model's outputs.
     channels, dtype
         Of the clips; ``torch.uint8`` gives 0..255.
+    at
+        ``at(step)`` is the context around each pass: `PositionEmbeddings.at` for a video transformer.
     repeats
         Timed passes; their median counts.
     dataset
@@ -89,19 +93,24 @@ def preflight(
     compilation; what a kernel takes and gives back inside is not seen. An optimizer's state is not in it (Adam's is
     twice the parameters), nor is the optimizer's time.
 
-    With several processes all must call it; the slowest and largest counts. DDP's exchange of gradients is left out, so
-    that no process waits for one that is out of memory.
+    With several processes all must call it; the slowest and largest counts. DDP's exchange of gradients and statistics
+    that ranks share are left out, so that no process waits for one that is out of memory.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
     if repeats < 1:
         raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"dataset ({type(dataset).__name__}) is a stream, which can't be asked for a clip; pass a VideoDataset of "
+            "a few such files, or leave it out"
+        )
     whole = schedule.whole
     steps = _steps(whole)
-    passes = Passes(model, loss or _mean_of_squares, channels, dtype, whole.processes)
+    passes = Passes(model, loss or _mean_of_squares, channels, dtype, at, whole.processes)
     show = progress and passes.is_first
     with _as_it_was(model, passes.device):
-        maps = _feature_maps({shape: passes.feature_maps(shape) for shape in steps})
+        maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})
         memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
         fits = {shape: clips for shape, (_, _, clips) in memory.items()}
         times: dict[Shape, list[float]] = {shape: [] for shape in steps}
@@ -111,7 +120,9 @@ def preflight(
     rows = []
     for shape, (_, size, _) in memory.items():
         iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
-        read = None if dataset is None or not iterations else _read_seconds(dataset, whole, steps[shape][0])
+        read: float | None = None
+        if dataset is not None and iterations:
+            (read,) = passes.most(_read_seconds(dataset, whole, steps[shape][0]))
         median = statistics.median(times[shape])
         rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
@@ -163,7 +174,11 @@ def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
                 found[shape].setdefault(stage.base, schedule[first])
     order = sorted(found, key=lambda shape: (math.prod(shape), *shape), reverse=True)
     # A stage too short for its short cycle leaves shapes that no step has.
-    return {shape: list(found[shape].values()) or [schedule[-1]] for shape in order}
+    return {shape: list(found[shape].values()) or [_alone(shape)] for shape in order}
+
+
+def _alone(shape: Shape) -> Step:
+    return Schedule(shape, iterations=1, long_cycle=None, short_cycle=None)[0]
 
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
@@ -180,13 +195,14 @@ def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
 def _feature_maps(found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> dict[Shape, Extents | None]:
     """Return the fewest frames and the smallest height and width of each shape's feature maps.
 
-    Layers that give back what they got, and that at every shape, come after pooling to a fixed size; they are left out.
+    Layers that are given the same extents at every shape come after pooling to a fixed size; they are left out. Where
+    there is one shape alone, those are left out that give back what they got.
     """
     layers = next(iter(found.values()))
     kept = [
         layer
         for layer, (given, made) in layers.items()
-        if given != made or len({maps[layer] for maps in found.values()}) > 1
+        if len({maps[layer] for maps in found.values()}) > 1 or (len(found) == 1 and given != made)
     ]
     return {shape: _smallest([maps[layer][1] for layer in kept]) for shape, maps in found.items()}
 

@@ -70,13 +70,15 @@ class _Together(torch.autograd.Function):
         ctx.eps, ctx.group = eps, group
         unbiased = var * (count / (count - 1))
         ctx.mark_non_differentiable(mean, unbiased)
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, unbiased
+        # A network that is all of half precision has such weights too.
+        exact_weight, exact_bias = (p if p is None else p.to(mean.dtype) for p in (weight, bias))
+        return F.batch_norm(x, mean, var, exact_weight, exact_bias, False, 0.0, eps), mean, unbiased
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
-        scale = torch.ones_like(mean) if weight is None else weight
+        scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         # As in evaluation, where the statistics are constants; with that, the sums of grad * normalised x, and of grad.
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             grad, x, scale, mean, var, None, None, False, ctx.eps, [True, True, True]
@@ -88,4 +90,6 @@ class _Together(torch.autograd.Function):
         slope = slope * torch.rsqrt(var + ctx.eps)
         shape = [1, -1] + [1] * (x.dim() - 2)
         dx -= torch.addcmul((level - slope * mean).view(shape), x, slope.view(shape))
-        return dx, None if weight is None else dweight, None if weight is None else dbias, None, None
+        if weight is None:
+            return dx, None, None, None, None
+        return dx, dweight.to(weight.dtype), dbias.to(weight.dtype), None, None
