@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 import warnings
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
+from pymultigrid.clock import Clock
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-# A clock reading this close below a whole iteration or epoch is on it: progress is a rounded quotient.
-_CLOCK_TOLERANCE = 1e-6
 
 
 class ScaledLR(LRScheduler):
@@ -77,10 +73,10 @@ class ScaledLR(LRScheduler):
     def __init__(
         self, scheduler: LRScheduler, schedule: Schedule, *, per: Literal["iteration", "epoch"] = "iteration"
     ) -> None:
-        _check(scheduler, schedule, per)
+        _check(scheduler, schedule)
         self.scheduler = scheduler
         self.schedule = schedule
-        self._clock = _clock(schedule, per)
+        self._clock = Clock(schedule, per=per)
         self._start = schedule[0].index
         # The scheduler's own record, not the groups: another scale may already be in those.
         self._unscaled = _copies(scheduler.get_last_lr())
@@ -97,7 +93,7 @@ class ScaledLR(LRScheduler):
         step = self.current
         # A group that was added since comes with the baseline's learning rate.
         self._unscaled += _copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
-        self._advance(_read(self._clock, step.progress))
+        self._advance(self._clock(step))
         return [lr * step.lr_scale for lr in self._unscaled]
 
     def _advance(self, target: int) -> None:
@@ -152,7 +148,7 @@ class ScaledLR(LRScheduler):
         _write(self.optimizer.param_groups, self._last_lr)
 
 
-def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
+def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
             "scheduler is ReduceLROnPlateau, which follows a metric and has no clock to scale; pass a scheduler of "
@@ -168,28 +164,6 @@ def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
     if not len(schedule):
         raise ValueError("schedule has no steps; there is nothing left to train")
-    if per not in ("iteration", "epoch"):
-        raise ValueError(f'per ({per!r}) must be "iteration" or "epoch": what the scheduler counts')
-
-
-# (progress, baseline step) at the LR drops and both ends; the clock is linear between them.
-_Clock = tuple[tuple[float, float], ...]
-
-
-def _clock(schedule: Schedule, per: str) -> _Clock:
-    epochs = schedule.epochs
-    if per == "epoch":
-        return (0.0, 0.0), (1.0, epochs)
-    # An epoch rarely is a whole number of iterations: the baseline's drop is at the first that begins at or after it.
-    per_epoch = schedule.samples / (schedule.shape.b * schedule.processes)
-    inner = ((epoch / epochs, math.ceil(epoch * per_epoch - _CLOCK_TOLERANCE)) for epoch in schedule.lr_drops)
-    return (0.0, 0.0), *inner, (1.0, float(schedule.baseline_iterations))
-
-
-def _read(clock: _Clock, progress: float) -> int:
-    k = min(max(bisect_right(clock, progress, key=lambda knot: knot[0]), 1), len(clock) - 1)
-    (p0, n0), (p1, n1) = clock[k - 1], clock[k]
-    return math.floor(n0 + (n1 - n0) * ((progress - p0) / (p1 - p0)) + _CLOCK_TOLERANCE)
 
 
 def _copies(lrs: Sequence[float | Tensor]) -> list[float | Tensor]:
