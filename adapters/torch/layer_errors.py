@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -36,10 +35,8 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     """
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        raise
     except Exception as error:
-        failed = _innermost(model, error)
+        failed = None if out_of_memory(error) else _innermost(model, error)
         if failed is None:
             raise
         raise ValueError(
@@ -47,6 +44,12 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
             "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
             "milder factors (long_cycle=, short_cycle=)"
         ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether it is memory that a GPU or the CPU lacked."""
+    told = ("out of memory", "DefaultCPUAllocator", "bad allocation")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _innermost(model: nn.Module, error: Exception) -> str | None:
