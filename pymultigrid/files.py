@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from pymultigrid import arguments
 from pymultigrid._core import Grid, Shape
 from pymultigrid.sample import Sample
 from pymultigrid.schedule import Schedule
@@ -92,7 +92,7 @@ class VideoFiles:
 
     def subset(self, indices: Iterable[int]) -> VideoFiles:
         """Return these videos alone, with their labels and the same sampling."""
-        chosen = [operator.index(index) for index in indices]
+        chosen = [arguments.whole("indices", index) for index in indices]
         if not chosen:
             raise ValueError("indices is empty; choose at least one video")
         for index in chosen:
@@ -174,12 +174,12 @@ class VideoFiles:
 
 def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
     """Read a video once for all its grids: of each the frames that it picks, and the grid over them."""
-    numbers = [grid.frames(video.extent[0]) for grid in grids]
-    distinct = sorted({frame for each in numbers for frame in each})
+    numbers = [tuple(grid.frames(video.extent[0])) for grid in grids]
+    distinct = tuple(sorted({frame for each in numbers for frame in each}))
     pixels = video.read(distinct)
     place = {frame: i for i, frame in enumerate(distinct)}
-    frames = [pixels if each == distinct else pixels[[place[frame] for frame in each]] for each in numbers]
-    return [(part, picked(grid)) for part, grid in zip(frames, grids, strict=True)]
+    parts = {each: pixels if each == distinct else pixels[[place[frame] for frame in each]] for each in set(numbers)}
+    return [(parts[each], picked(grid)) for each, grid in zip(numbers, grids, strict=True)]
 
 
 def in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:

@@ -109,6 +109,7 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     """Return the samples of a step: those of one rank, or with None those of all the schedule's processes in order.
 
     >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.sample import mini_batch
     >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> both = mini_batch(schedule, schedule[-1], seed=0)
     >>> len(both), both[4:] == mini_batch(schedule, schedule[-1], seed=0, rank=1)

@@ -180,6 +180,8 @@ def test_bad_subsets(paths):
         dataset.subset([])
     with pytest.raises(ValueError, match=re.escape("indices has 6, which must lie in [0, 6), the data set's videos")):
         dataset.subset([0, 6])
+    with pytest.raises(TypeError, match=re.escape("indices (0.5) must be a whole number")):
+        dataset.subset([0.5])
 
 
 def test_concatenated_video_data_sets(paths):
