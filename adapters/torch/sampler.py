@@ -15,7 +15,7 @@ from torch import distributed
 from torch.utils.data import Sampler
 
 
-class BatchSampler(Sampler[Batch]):
+class BatchSampler(Sampler[Any]):
     """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``.
 
     Step i gives ``step.shape.b`` samples, those at positions ``step.first + rank * b`` and up of the schedule's stream
@@ -101,7 +101,7 @@ class BatchSampler(Sampler[Batch]):
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:  # of Batch; DataLoader is typed for lists alone
         seed, repeats, samples = self.seed, self.repeats, self.schedule.samples
         for step, positions in self.shares:
             first = positions[0] // repeats
