@@ -1,4 +1,4 @@
-"""What the arguments of a schedule mean: checked, named in the error, and handed to the core."""
+"""What arguments mean: checked, named in the error, and handed to the core."""
 
 from __future__ import annotations
 
@@ -23,15 +23,39 @@ def baseline(shape: object) -> Shape:
     return shape
 
 
-def count(name: str, value: int) -> int:
-    """Return `value`, a whole number of at least 1."""
+def whole(name: str, value: int) -> int:
+    """Return `value`, a whole number."""
     try:
-        count = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
+
+
+def count(name: str, value: int) -> int:
+    """Return `value`, a whole number of at least 1."""
+    count = whole(name, value)
     if count < 1:
         raise ValueError(f"{name} ({count}) must be at least 1")
     return count
+
+
+def seed(value: int) -> int:
+    """Return `value`, a run's seed: a whole number that fits 64 bits."""
+    seed = whole("seed", value)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed ({seed}) must lie in [0, 2**64); take it modulo 2**64")
+    return seed
+
+
+def rank(value: int, processes: int, each: str = "") -> int:
+    """Return `value`, one of a schedule's processes, of which `each` may be several (micro-batches)."""
+    rank = whole("rank", value)
+    if not 0 <= rank < processes:
+        raise ValueError(
+            f"rank ({rank}) must lie in [0, {processes}), the schedule's processes{each}; "
+            "build the schedule with the number of processes that train together"
+        )
+    return rank
 
 
 def numbers(name: str, values: Sequence[float] | None) -> list[float]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pymultigrid import arguments
 from pymultigrid._core import Grid, Shape
 from pymultigrid.sample import Sample
 from pymultigrid.schedule import Schedule
@@ -39,9 +41,8 @@ class VideoFiles:
     >>> from pymultigrid.sample import mini_batch
     >>> files = VideoFiles([path, path], labels=[0, 1], stride=2)
     >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(files), epochs=12)
-    >>> pixels, grids = zip(*(files.read(sample) for sample in mini_batch(schedule, schedule[0], seed=0)))
-    >>> resample(pixels, grids).shape == (schedule[0].shape.b, 3, *tuple(schedule[0].shape)[1:])
-    True
+    >>> for place, frames, grid in files.read(mini_batch(schedule, schedule[0], seed=0)):
+    ...     assert resample(frames, grid).shape == (3, *tuple(schedule[0].shape)[1:])
 
     A file is opened, and its frames counted, when it is first read.
 
@@ -60,8 +61,8 @@ class VideoFiles:
     FileNotFoundError
         A file does not exist, at construction.
     ValueError
-        No paths, or another number of labels; on reading, a damaged file, or a video shorter than the clip. The file is
-        named.
+        No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
+        video shorter than the clip. The file is named.
     TypeError
         A sampling option has no such name.
     """
@@ -83,41 +84,49 @@ class VideoFiles:
         step = Schedule(Shape(1, 1, 1, 1), iterations=1, long_cycle=None, short_cycle=None)[0]
         step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
-        self.labels = labels
+        self.labels: Sequence[Any] = labels
         self.sampling = sampling
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def read(self, sample: Sample) -> tuple[Pixels, Grid]:
-        """Return what `resample` reads the sample's clip from: the frames that its grid picks, and the grid on them."""
-        if sample.index >= len(self):
-            raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
-            )
-        video = self.videos[sample.index]
-        extent = video.extent
-        self._check_length(video, sample.step.baseline.t)
-        try:
-            grid = sample.grid(extent, **self.sampling)
-        except ValueError as error:
-            raise ValueError(f"{video.path}: {error}") from error
-        return video.read(grid.frames(extent[0])), picked(grid)
+    def subset(self, indices: Iterable[int]) -> VideoFiles:
+        """Return these videos alone, with their labels and the same sampling."""
+        chosen = [arguments.whole("indices", index) for index in indices]
+        if not chosen:
+            raise ValueError("indices is empty; choose at least one video")
+        for index in chosen:
+            if not 0 <= index < len(self):
+                raise ValueError(f"indices has {index}, which must lie in [0, {len(self)}), the data set's videos")
+        part = copy.copy(self)
+        part.videos = [self.videos[index] for index in chosen]
+        part.labels = [self.labels[index] for index in chosen]
+        return part
+
+    def read(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Pixels, Grid]]:
+        """Yield what `resample` reads each clip from: its place in `samples`, the frames that its grid picks, its grid.
+
+        Each video is read once for all its clips, one video after the other; the grid is over these frames.
+        """
+        places: dict[int, list[int]] = {}
+        for place, sample in enumerate(samples):
+            self._check(sample)
+            places.setdefault(sample.index, []).append(place)
+        for index, mine in places.items():
+            with self.videos[index].open() as video:
+                read = _decoded(video, [self._grid(video, samples[place]) for place in mine])
+            yield from ((place, frames, grid) for place, (frames, grid) in zip(mine, read, strict=True))
 
     def read_views(self, schedule: Schedule, index: int, *, clips: int, crops: int) -> tuple[list[Pixels], list[Grid]]:
         """Return what `resample` reads the evaluation views of video `index` from; each frame is decoded once."""
-        video = self.videos[index]
-        extent = video.extent
-        try:
-            grids = schedule.views(extent, clips=clips, crops=crops, **self._views_options())
-        except ValueError as error:
-            raise ValueError(f"{video.path}: {error}") from error
-        frames = [grid.frames(extent[0]) for grid in grids]
-        distinct = sorted({frame for numbers in frames for frame in numbers})
-        pixels = video.read(distinct)
-        place = {frame: i for i, frame in enumerate(distinct)}
-        on = [pixels if numbers == distinct else pixels[[place[f] for f in numbers]] for numbers in frames]
-        return on, [picked(grid) for grid in grids]
+        with self.videos[index].open() as video:
+            extent = video.extent
+            try:
+                grids = schedule.views(extent, clips=clips, crops=crops, **self._views_options())
+            except ValueError as error:
+                raise ValueError(f"{video.path}: {error}") from error
+            read = _decoded(video, grids)
+        return [frames for frames, _ in read], [grid for _, grid in read]
 
     def check_views(self, schedule: Schedule, *, clips: int, crops: int) -> None:
         """Refuse a wrong number of views here, not where the first video is read."""
@@ -130,6 +139,26 @@ class VideoFiles:
     def _views_options(self) -> dict[str, Any]:
         return {name: self.sampling[name] for name in ("stride", "short") if name in self.sampling}
 
+    def _check(self, sample: Sample) -> None:
+        """Refuse a sample of a schedule for another number of videos."""
+        if sample.samples < len(self):
+            raise ValueError(
+                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
+                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
+                f"out: dataset.subset(range({sample.samples}))"
+            )
+        if sample.index >= len(self):
+            raise ValueError(
+                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
+            )
+
+    def _grid(self, video: Video, sample: Sample) -> Grid:
+        self._check_length(video, sample.step.baseline.t)
+        try:
+            return sample.grid(video.extent, **self.sampling)
+        except ValueError as error:
+            raise ValueError(f"{video.path}: {error}") from error
+
     def _check_length(self, video: Video, frames: int) -> None:
         """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
         length, stride = video.extent[0], self.sampling.get("stride", 1)
@@ -141,6 +170,16 @@ class VideoFiles:
                 f"{stride} = {frames * stride} of the full shape, which training comes to; pass "
                 'short="clamp" or short="loop", or a smaller stride'
             )
+
+
+def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
+    """Read a video once for all its grids: of each the frames that it picks, and the grid over them."""
+    numbers = [tuple(grid.frames(video.extent[0])) for grid in grids]
+    distinct = tuple(sorted({frame for each in numbers for frame in each}))
+    pixels = video.read(distinct)
+    place = {frame: i for i, frame in enumerate(distinct)}
+    parts = {each: pixels if each == distinct else pixels[[place[frame] for frame in each]] for each in set(numbers)}
+    return [(parts[each], picked(grid)) for each, grid in zip(numbers, grids, strict=True)]
 
 
 def in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
+from pymultigrid import _core, arguments
 from pymultigrid._core import Grid, Step
 from pymultigrid.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One clip of a mini-batch: which video, and on which grid.
+    """One clip of a mini-batch, on its way to where videos are read: which video, and on which grid.
 
-    It stands in for the index that a list or data set expects (``__index__``).
+    It stands in for the index that a list or data set expects (``__index__``), so one that only looks up a list works
+    as it is; one that reads videos asks for the grid.
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.sample import mini_batch
@@ -30,19 +31,22 @@ class Sample:
     Parameters
     ----------
     index
-        Which of the schedule's ``samples`` videos.
+        Which of the `samples` videos. In a stream, where the video is at hand, -1.
     step
         The iteration that trains on it; ``step.shape`` is the shape of the whole mini-batch.
     position
         The clip's position in the stream of clips over all processes; it keys the random draw of the grid.
     seed
         The run's.
+    samples
+        How many videos the schedule was made for: the length of the data set.
     """
 
     index: int
     step: Step
     position: int
     seed: int
+    samples: int
 
     def grid(self, extent: Sequence[int], **options: Any) -> Grid:
         """Return this clip's grid over a video of `extent` (frames, height, width); `options` as `Step.grid` takes."""
@@ -51,11 +55,61 @@ class Sample:
     def __index__(self) -> int:
         return self.index
 
+    # What a data set made of several does with an index: find its part, and count from the part's beginning.
+    def __lt__(self, other: int) -> bool:
+        return self.index < other
 
-def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = None) -> list[Sample]:
+    def __sub__(self, videos: int) -> Sample:
+        return Sample(self.index - videos, self.step, self.position, self.seed, self.samples - videos)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Sequence[Sample]):
+    """The samples of a mini-batch, each made when asked for: cheap to send to a worker.
+
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.sample import mini_batch
+    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
+    >>> batch = mini_batch(schedule, schedule[0], seed=0)
+    >>> len(batch) == batch.step.shape.b, batch[0].position, batch[-1].index == batch.indices[-1]
+    (True, 0, True)
+
+    Parameters
+    ----------
+    step
+        The iteration that trains on it.
+    positions
+        Of its clips in the stream of clips over all processes.
+    indices
+        Of its videos.
+    seed, samples
+        As in `Sample`.
+    """
+
+    step: Step
+    positions: range
+    indices: tuple[int, ...]
+    seed: int
+    samples: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, number: int) -> Sample: ...
+    @overload
+    def __getitem__(self, number: slice) -> Batch: ...
+    def __getitem__(self, number: int | slice) -> Sample | Batch:
+        if isinstance(number, slice):
+            return Batch(self.step, self.positions[number], self.indices[number], self.seed, self.samples)
+        return Sample(self.indices[number], self.step, self.positions[number], self.seed, self.samples)
+
+
+def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = None) -> Batch:
     """Return the samples of a step: those of one rank, or with None those of all the schedule's processes in order.
 
     >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.sample import mini_batch
     >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> both = mini_batch(schedule, schedule[-1], seed=0)
     >>> len(both), both[4:] == mini_batch(schedule, schedule[-1], seed=0, rank=1)
@@ -64,25 +118,14 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     Raises
     ------
     ValueError
-        The seed is not in [0, 2**64), or the rank none of the schedule's processes.
+        The seed is not in [0, 2**64), or the rank none of the schedule's processes; or the schedule has no ``samples``.
     """
-    seed = whole_number("seed", seed, 2**64, "take it modulo 2**64")
+    seed = arguments.seed(seed)
     first, count = step.first, step.shape.b
     if rank is None:
         count *= schedule.processes
     else:
-        next_move = "build the schedule with the number of processes that train together"
-        first += whole_number("rank", rank, schedule.processes, next_move) * count
-    return [Sample(schedule.sample(p, seed=seed), step, p, seed) for p in range(first, first + count)]
-
-
-def whole_number(name: str, value: int, stop: int, next_move: str) -> int:
-    """Return `value`, a whole number in [0, stop)."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
-    if not 0 <= number < stop:
-        bound = "2**64" if stop == 2**64 else stop
-        raise ValueError(f"{name} ({number}) must lie in [0, {bound}); {next_move}")
-    return number
+        first += arguments.rank(rank, schedule.processes) * count
+    schedule.sample(first, seed=seed)  # refuses a schedule that does not know its videos
+    videos = _core.shuffle(first, count, schedule.samples, seed)
+    return Batch(step, range(first, first + count), tuple(videos), seed, schedule.samples)

@@ -73,6 +73,38 @@ def test_ranks_share_the_global_batch():
             np.testing.assert_array_equal(got, np.concatenate(want))
 
 
+def test_clips_of_one_video_are_read_together(paths, monkeypatch):
+    """A schedule for few videos: a coarse mini-batch has each several times, and every file is opened and read once."""
+    few = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=2, epochs=8)
+    step = few[0]
+    samples, dataset = mini_batch(few, step, seed=0), VideoDataset(paths[:2], range(2), std=0.5)
+    assert step.shape.b > 2
+    seen, read = [], Video.read
+    monkeypatch.setattr(Video, "read", lambda self, frames: seen.append(self.path) or read(self, frames))
+    clips, labels = dataset.read(samples)
+    assert sorted(seen) == sorted(map(str, paths[:2]))
+    assert labels.tolist() == [sample.index for sample in samples]
+    for sample, clip in zip(samples, clips, strict=True):
+        grid = sample.grid(Video(paths[sample.index]).extent)
+        np.testing.assert_array_equal(clip, resample(mp4.decode(paths[sample.index]), grid, std=0.5, layout="THWC"))
+
+
+def test_a_schedule_for_another_number_of_videos(paths):
+    dataset = VideoDataset(paths, range(6))
+    few, many = (Schedule.from_epochs(Shape(2, 8, 32, 32), samples=n, epochs=8) for n in (4, 200))
+    with pytest.raises(Exception, match=re.escape("is for 4 videos and the data set has 6, of which 2 would never be")):
+        next(iter(dataset.training(few)))
+    with pytest.raises(Exception, match=r"the schedule asks for video \d+ of 6; build it with samples=6"):
+        next(iter(dataset.training(many)))
+
+
+def test_a_subset_is_its_videos_and_labels(paths):
+    part = VideoDataset(paths, "abcdef", std=0.5).subset([1, 4])
+    schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=len(part), epochs=8)
+    _, labels = part.read(mini_batch(schedule, schedule[0], seed=0))
+    assert set(labels.tolist()) == {"b", "e"}
+
+
 def test_the_data_begins_where_training_is():
     multigrid = MultigridCallback(SCHEDULE)
     data = batches(multigrid, toy.read)

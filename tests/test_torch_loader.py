@@ -33,7 +33,7 @@ def paths(tmp_path_factory):
     [(0, None, torch.float32), (2, "fork", torch.float32), (1, "spawn", torch.uint8)],
 )
 def test_device_mode_gives_the_clips_of_worker_mode(paths, workers, context, dtype):
-    """The same loop, bit for bit; flipped clips, cut boxes and whole frames among them."""
+    """The same loop and the same clips: flipped ones, cut boxes and whole frames among them."""
     batches = []
     for resample_on in ("worker", "device"):
         dataset = VideoDataset(paths, range(6), stride=2, area=(0.2, 1.0), dtype=dtype, resample_on=resample_on)

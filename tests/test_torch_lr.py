@@ -139,8 +139,24 @@ def test_it_stays_when_training_is_over():
     lr = ScaledLR(schedulers.OneCycleLR(opt, 0.5, total_steps=N, cycle_momentum=False), SCHEDULE)
     trained(opt, lr, len(SCHEDULE) - 1)
     last = opt.param_groups[0]["lr"]
-    trained(opt, lr, 5)
+    trained(opt, lr, 1)  # the loop's last lr.step()
     assert opt.param_groups[0]["lr"] == last
+    message = "lr.step() after the schedule's last step, 227: zip(schedule, loader) is the whole training"
+    with pytest.warns(RuntimeWarning, match=re.escape(message)):
+        trained(opt, lr, 1)
+    trained(opt, lr, 3)  # said once
+    assert opt.param_groups[0]["lr"] == last
+
+
+def test_a_forgotten_step_is_told_once():
+    opt = optimizer()
+    lr = ScaledLR(POLICIES["cosine"](opt), SCHEDULE)
+    trained(opt, lr, 3)
+    opt.step()
+    with pytest.warns(RuntimeWarning, match=re.escape("optimizer.step() was called twice without lr.step()")):
+        opt.step()
+    opt.step()
+    trained(copy.deepcopy(opt), lr, 2)
 
 
 def test_momentum_follows_the_scheduler_unscaled():

@@ -205,7 +205,10 @@ def test_a_failure_names_the_shape_and_leaves_all_as_it_was():
     model = Fixed()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = everything(model, optimizer)
-    with pytest.raises(RuntimeError, match=r"model \(Fixed\) failed at the mini-batch \d+x\d+x\d+x\d+: mat1 and mat2"):
+    named = (
+        r"the mini-batch \d+x\d+x\d+x\d+ failed: model \(Fixed\), layer head \(Linear\) can't take 2x\d+: mat1 and mat2"
+    )
+    with pytest.raises(RuntimeError, match=named):
         fly(model, plan())
     assert same(before, everything(model, optimizer))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from pymultigrid.sample import Sample, mini_batch
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Read = Callable[[list[Sample]], tuple[Any, Any]]
+Read = Callable[[Sequence[Sample]], tuple[Any, Any]]
 
 
 def batches(
@@ -55,8 +57,8 @@ def batches(
         The callback that `fit` gets: each time the data is iterated it begins where training is, also in a model that
         was loaded or that BackupAndRestore restores. For a loop of your own a schedule, which begins at its first step.
     read
-        From a list of samples to (clips, labels), NumPy arrays or structures of them; it is called in threads. Clips
-        have five axes, in Keras' image data format.
+        From a sequence of samples to (clips, labels), NumPy arrays or structures of them; it is called in threads.
+        Clips have five axes, in Keras' image data format.
     seed
         The run's, in [0, 2**64): it decides the order of the videos and every grid.
     rank
@@ -102,7 +104,7 @@ def _open(array: Any) -> tuple[tuple[int | None, ...], Any]:
     return tuple(shape), array.dtype
 
 
-def read_ahead(read: Read, items: Iterator[list[Sample]], workers: int) -> Iterator[tuple[Any, Any]]:
+def read_ahead(read: Read, items: Iterator[Sequence[Sample]], workers: int) -> Iterator[tuple[Any, Any]]:
     """Yield ``read(item)`` in order, with one more item under way than there are threads."""
     pool = ThreadPoolExecutor(workers, "pymultigrid")
     try:
@@ -173,7 +175,8 @@ class VideoDataset:
     >>> views.shape, labels.tolist()
     ((6, 8, 32, 32, 3), [1, 1, 1, 1, 1, 1])
 
-    A file is opened, and its frames counted, when it is first read.
+    A file is opened, and its frames counted, when it is first read. Clips of one video in a mini-batch are read
+    together, each frame once.
 
     Parameters
     ----------
@@ -195,8 +198,8 @@ class VideoDataset:
     FileNotFoundError
         A file does not exist, at construction.
     ValueError
-        No paths, or another number of labels; on reading, a damaged file, or a video shorter than the clip. The file is
-        named.
+        No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
+        video shorter than the clip. The file is named.
     TypeError
         A sampling option has no such name.
 
@@ -237,6 +240,12 @@ class VideoDataset:
         dataset.classes = classes
         return dataset
 
+    def subset(self, indices: Iterable[int]) -> Self:
+        """Return a data set of these videos alone, with the same options: a split, or a part to try things on."""
+        part = copy.copy(self)
+        part.files = self.files.subset(indices)
+        return part
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -248,9 +257,10 @@ class VideoDataset:
         """
         return batches(steps, self.read, **options)
 
-    def read(self, samples: list[Sample]) -> tuple[Any, Any]:
+    def read(self, samples: Sequence[Sample]) -> tuple[Any, Any]:
         """Return (clips, labels) of these samples."""
-        pixels, grids = zip(*(self.files.read(sample) for sample in samples), strict=True)
+        in_order = sorted(self.files.read(samples), key=itemgetter(0))
+        _, pixels, grids = zip(*in_order, strict=True)
         # Threads read mini-batches side by side: one for each.
         clips = resample(pixels, grids, threads=1, **self.output)
         return clips, _stack([self.files.labels[sample.index] for sample in samples])

@@ -23,9 +23,11 @@ from pymultigrid.torch.layer_errors import layer_errors
 from pymultigrid.torch.position_embeddings import PositionEmbeddings
 from pymultigrid.torch.preflight import preflight
 from pymultigrid.torch.resample import resample
-from pymultigrid.torch.sampler import Batch, BatchSampler, Sample
+from pymultigrid.torch.sampler import BatchSampler
 from pymultigrid.torch.scaled_lr import ScaledLR
 from pymultigrid.torch.stream import StreamDataset
+
+from pymultigrid.sample import Batch, Sample
 
 __all__ = [
     "Batch",

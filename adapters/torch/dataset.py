@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymultigrid.torch.decoded import DecodedClips, cut
+from pymultigrid.torch.decoded import DecodedClips
 from pymultigrid.torch.resample import resample
-from pymultigrid.torch.sampler import Sample
 
 import torch
-from pymultigrid import Grid, Schedule, Shape
+from pymultigrid import Schedule
+from pymultigrid.sample import Sample
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from pymultigrid.video import Video
 
 Clips = Tensor | DecodedClips
-SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-"""The files that `VideoDataset.from_folder` takes for videos."""
 
 
 class VideoDataset(Dataset[tuple[Clips, Any]]):
@@ -80,8 +76,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     FileNotFoundError
         A file does not exist, at construction.
     ValueError
-        No paths, or another number of labels; on reading, a damaged file, or a video shorter than the clip. The file is
-        named.
+        No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
+        video shorter than the clip. The file is named.
     TypeError
         An index is no `Sample`, or a sampling option has no such name.
 
@@ -101,27 +97,15 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         resample_on: Literal["worker", "device"] = "worker",
         **sampling: Any,
     ) -> None:
-        from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest of the adapter
+        from pymultigrid.files import VideoFiles  # PyAV is needed by those who read files, not by the rest
 
-        if isinstance(paths, (str, os.PathLike)):
-            raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
-        if not len(paths):
-            raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
-        if len(paths) != len(labels):
-            raise ValueError(f"paths has {len(paths)} files and labels {len(labels)}; pass one label for each file")
-        for path in paths:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
-        output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
+        self.files = VideoFiles(paths, labels, **sampling)
         if resample_on not in ("worker", "device"):
             raise ValueError(f'resample_on ({resample_on!r}) must be "worker" or "device"')
-        _check_options(sampling, output)
-        self.videos: list[Video] = [Video(path) for path in paths]
-        self.labels = labels
         self.classes: tuple[str, ...] = ()
-        self.sampling = sampling
-        self.output = output
+        self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
         self.resample_on = resample_on
+        resample(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), (1, 1, 1), **self.output)  # refuses wrong values here
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], **options: Any) -> Self:
@@ -129,42 +113,39 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
 
         ``dataset.classes`` are their names. `options` are the class's.
         """
-        root = Path(folder)
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root}: there is no such folder; pass one with a sub-folder of videos per class")
-        classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if not classes:
-            raise ValueError(f"{root}: the folder has no sub-folders; put the videos of each class in one of its own")
-        paths: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            files = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in SUFFIXES)
-            if not files:
-                raise ValueError(f"{root / name}: the folder has no videos ({', '.join(SUFFIXES)}); fill or remove it")
-            paths += files
-            labels += [label] * len(files)
+        from pymultigrid.files import in_folder
+
+        paths, labels, classes = in_folder(folder)
         dataset = cls(paths, labels, **options)
-        dataset.classes = tuple(classes)
+        dataset.classes = classes
         return dataset
+
+    @property
+    def videos(self) -> list[Video]:
+        """The files, each a `pymultigrid.video.Video`."""
+        return self.files.videos
+
+    @property
+    def labels(self) -> Sequence[Any]:
+        """One for each video."""
+        return self.files.labels
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How grids are drawn: the options of `Step.grid` that were given."""
+        return self.files.sampling
 
     def subset(self, indices: Iterable[int]) -> Self:
         """Return a data set of these videos alone, with the same options: a split, or a part to try things on.
 
         ``train, test = (dataset.subset(part.indices) for part in random_split(dataset, [0.9, 0.1]))``
         """
-        chosen = [operator.index(index) for index in indices]
-        if not chosen:
-            raise ValueError("indices is empty; choose at least one video")
-        for index in chosen:
-            if not 0 <= index < len(self):
-                raise ValueError(f"indices has {index}, which must lie in [0, {len(self)}), the data set's videos")
         part = copy.copy(self)
-        part.videos = [self.videos[index] for index in chosen]
-        part.labels = [self.labels[index] for index in chosen]
+        part.files = self.files.subset(indices)
         return part
 
     def __len__(self) -> int:
-        return len(self.videos)
+        return len(self.files)
 
     def __getitem__(self, sample: Sample) -> tuple[Clips, Any]:
         return self._read([sample])[0]
@@ -176,65 +157,27 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         return self._read(samples)
 
     def _read(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
-        places: dict[int, list[int]] = {}
-        for place, sample in enumerate(samples):
-            self._check(sample)
-            places.setdefault(sample.index, []).append(place)
-        read: dict[int, tuple[Clips, Any]] = {}
-        for index, mine in places.items():
-            with self.videos[index].open() as video:
-                frames, grids = _decoded(video, [self._grid(video, samples[place]) for place in mine])
-            clips: Iterable[Clips]
+        for sample in samples:
+            if not isinstance(sample, Sample):
+                raise TypeError(
+                    f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
+                    "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule); "
+                    "Subset and random_split lose the grid: take dataset.subset(part.indices)"
+                )
+        read: dict[int, Clips] = {}
+        for place, pixels, grid in self.files.read(samples):
+            frames = torch.from_numpy(pixels)
             if self.resample_on == "device":
-                clips = [DecodedClips.of([f], [g], self.output, batch=()) for f, g in zip(frames, grids, strict=True)]
+                read[place] = DecodedClips.of([frames], [grid], self.output, batch=())
             else:
-                clips = resample(frames, grids, **self.output)
-            read.update((place, (clip, self.labels[index])) for place, clip in zip(mine, clips, strict=True))
-        return [read[place] for place in range(len(samples))]
-
-    def _check(self, sample: Sample) -> None:
-        if not isinstance(sample, Sample):
-            raise TypeError(
-                f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
-                "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule); Subset "
-                "and random_split lose the grid: take dataset.subset(part.indices)"
-            )
-        if sample.samples < len(self):
-            raise ValueError(
-                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
-                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
-                f"out: dataset.subset(range({sample.samples}))"
-            )
-        if sample.index >= len(self):
-            raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
-            )
-
-    def _grid(self, video: Video, sample: Sample) -> Grid:
-        self._check_length(video, sample.step.baseline.t)
-        extent = video.extent
-        try:
-            return sample.grid(extent, **self.sampling)
-        except ValueError as error:
-            raise ValueError(f"{video.path}: {error}") from error
-
-    def _check_length(self, video: Video, frames: int) -> None:
-        """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
-        length, needed = video.extent[0], frames * self.sampling.get("stride", 1)
-        if length < needed and not self.sampling.get("segments") and self.sampling.get("short", "error") == "error":
-            raise ValueError(
-                f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
-                f"{self.sampling.get('stride', 1)} = {needed} of the full shape, which training comes to; pass "
-                'short="clamp" or short="loop", or a smaller stride'
-            )
+                read[place] = resample(frames, grid, **self.output)
+        return [(read[place], self.labels[sample.index]) for place, sample in enumerate(samples)]
 
     def evaluation(self, schedule: Schedule, *, clips: int = 1, crops: int = 1) -> VideoViews:
         """Return the same files for evaluation: ``[i]`` is (views, label), all at the full shape, nothing random.
 
         See `VideoViews`; the stride and what a short video is are this data set's.
         """
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule: its full shape is evaluated at")
         return VideoViews(self, schedule, clips=clips, crops=crops)
 
 
@@ -248,56 +191,19 @@ class VideoViews(Dataset[tuple[Clips, Any]]):
     """
 
     def __init__(self, dataset: VideoDataset, schedule: Schedule, *, clips: int, crops: int) -> None:
+        dataset.files.check_views(schedule, clips=clips, crops=crops)
         self.dataset = dataset
         self.schedule = schedule
         self.clips = clips
         self.crops = crops
-        self._options = {name: dataset.sampling[name] for name in ("stride", "short") if name in dataset.sampling}
-        # A wrong number of views is refused here, not in a worker.
-        whole = schedule.shape.t * self._options.get("stride", 1), schedule.shape.h, schedule.shape.w
-        schedule.views(whole, clips=clips, crops=crops, **self._options)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Clips, Any]:
-        with self.dataset.videos[index].open() as video:
-            extent = video.extent
-            try:
-                grids = self.schedule.views(extent, clips=self.clips, crops=self.crops, **self._options)
-            except ValueError as error:
-                raise ValueError(f"{video.path}: {error}") from error
-            frames, grids = _decoded(video, grids)
+        pixels, grids = self.dataset.files.read_views(self.schedule, index, clips=self.clips, crops=self.crops)
+        frames = [torch.from_numpy(part) for part in pixels]
         output, label = self.dataset.output, self.dataset.labels[index]
         if self.dataset.resample_on == "device":
             return DecodedClips.of(frames, grids, output, batch=(len(grids),)), label
         return resample(frames, grids, **output), label
-
-
-def _decoded(video: Video, grids: Sequence[Grid]) -> tuple[list[Tensor], list[Grid]]:
-    """Read a video once for all its grids: of each the frames that it picks, cut to its box, and the grid over them."""
-    from pymultigrid.video import picked
-
-    numbers = [grid.frames(video.extent[0]) for grid in grids]
-    distinct = sorted({frame for each in numbers for frame in each})
-    pixels = torch.from_numpy(video.read(distinct))
-    place = {frame: i for i, frame in enumerate(distinct)}
-    parts, moved = [], []
-    for each, grid in zip(numbers, grids, strict=True):
-        part, over = cut(pixels, picked(grid))
-        parts.append(part if each == distinct else part[[place[frame] for frame in each]])
-        moved.append(over)
-    return parts, moved
-
-
-_SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "short")
-
-
-def _check_options(sampling: dict[str, Any], output: dict[str, Any]) -> None:
-    """Refuse here what would be refused in a worker."""
-    for name in sampling:
-        if name not in _SAMPLING:
-            raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(_SAMPLING)}")
-    step = Schedule(Shape(1, 1, 1, 1), iterations=1, long_cycle=None, short_cycle=None)[0]
-    step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
-    resample(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), (1, 1, 1), **output)

@@ -21,7 +21,8 @@ class DecodedClips:
 
     What a `VideoDataset` with ``resample_on="device"`` gives in a clip's place: the frames that its grid picks, cut to
     its box. They go through collation, ``pin_memory`` and workers as a tensor does, and `to` makes the tensor of them,
-    so the line ``clips = clips.to(device)`` of a loop stays as it is:
+    so the line ``clips = clips.to(device)`` of a loop stays as it is. On the CPU it is what resampling uncut frames
+    gives, but for the last place of a value where a weight rounds the other way:
 
     >>> import torch
     >>> from pymultigrid import Axis, Grid
@@ -59,12 +60,13 @@ class DecodedClips:
     def of(
         cls, videos: Sequence[Tensor], grids: Sequence[Grid], output: Mapping[str, Any], *, batch: tuple[int, ...]
     ) -> DecodedClips:
-        """Copy the pixels of videos T x H x W x C, as many as `batch` holds, each with the grid over it."""
-        sizes = tuple(tuple(video.shape) for video in videos)
+        """Copy the boxes of videos T x H x W x C, as many as `batch` holds, each with the grid over it."""
+        boxes, moved = zip(*map(cut, videos, grids), strict=True)
+        sizes = tuple(tuple(box.shape) for box in boxes)
         pixels = torch.empty(sum(map(math.prod, sizes)), dtype=torch.uint8)
-        for part, video in zip(_parts(pixels, sizes), videos, strict=True):
-            part.copy_(video)
-        return cls(pixels, sizes, tuple(grids), batch, output)
+        for part, box in zip(_parts(pixels, sizes), boxes, strict=True):
+            part.copy_(box)
+        return cls(pixels, sizes, moved, batch, output)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Tensor:
         """Move the pixels to `device`, once, and resample them there: float (or ``dtype``) B x C x T x H x W."""

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
-from pymultigrid.torch.passes import is_out_of_memory
-
 from torch import Tensor, nn
 
 
@@ -38,7 +36,7 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failed = None if is_out_of_memory(error) else _innermost(model, error)
+        failed = None if out_of_memory(error) else _innermost(model, error)
         if failed is None:
             raise
         raise ValueError(
@@ -46,6 +44,12 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
             "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
             "milder factors (long_cycle=, short_cycle=)"
         ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether it is memory that a GPU or the CPU lacked."""
+    told = ("out of memory", "DefaultCPUAllocator", "bad allocation", "STATUS_ALLOC_FAILED")  # the last: cuDNN, cuBLAS
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _innermost(model: nn.Module, error: Exception) -> str | None:

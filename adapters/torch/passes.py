@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
+from pymultigrid.torch.layer_errors import layer_errors, out_of_memory
 
 import torch
 from pymultigrid import Shape, Step
@@ -83,10 +84,8 @@ class Passes:
             if isinstance(module, (nn.Conv2d, nn.Conv3d))
         ]
         try:
-            with torch.no_grad(), _as_written(self.model), self.at(step):
+            with torch.no_grad(), _as_written(self.model), self._naming(shape), self.at(step):
                 self.loss(self.model, self._batch(shape, 2))
-        except (RuntimeError, ValueError) as error:
-            raise self._failed(shape, error) from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -109,7 +108,7 @@ class Passes:
             with alone():
                 return attempt(clips)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         if self.on_gpu:
             torch.cuda.empty_cache()
@@ -140,13 +139,8 @@ class Passes:
     def _backward(self, shape: Shape, batch: Tensor, step: Step) -> None:
         # Ranks that share statistics would wait for one that is out of memory: with this base none do.
         base = min(8, step.base.b)
-        try:
-            with self.at(step), sub_batches(self.model, step, base) if self.splits else nullcontext():
-                self.loss(self.model, batch).backward()
-        except (RuntimeError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise self._failed(shape, error) from error
+        with self._naming(shape), self.at(step), sub_batches(self.model, step, base) if self.splits else nullcontext():
+            self.loss(self.model, batch).backward()
 
     def _batch(self, shape: Shape, clips: int) -> Tensor:
         size = (clips, self.channels, shape.t, shape.h, shape.w)
@@ -158,8 +152,14 @@ class Passes:
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
-    def _failed(self, shape: Shape, error: Exception) -> RuntimeError:
-        return RuntimeError(f"model ({type(self.model).__name__}) failed at the mini-batch {shape}: {error}")
+    @contextmanager
+    def _naming(self, shape: Shape) -> Iterator[None]:
+        """Let an error name the mini-batch and the layer; one of memory too, and it still says so."""
+        try:
+            with layer_errors(self.model):
+                yield
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(f"the mini-batch {shape} failed: {error}") from error
 
 
 class Alive(TorchDispatchMode):
@@ -208,9 +208,3 @@ def is_compiled(model: nn.Module) -> bool:
 def _as_written(model: nn.Module) -> AbstractContextManager[Any]:
     """Run a compiled model uncompiled, so that its layers and tensors are there to be seen."""
     return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error is one of memory, whoever could not have it."""
-    told = ("out of memory", "DefaultCPUAllocator", "bad allocation", "STATUS_ALLOC_FAILED")  # the last: cuDNN, cuBLAS
-    return isinstance(error, MemoryError) or any(words in str(error) for words in told)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, tensors
-from pymultigrid.torch.sampler import Sample
 
 import torch
 from pymultigrid import Schedule, Shape, Step
 from pymultigrid.report import Report, ShapeCost, uses
+from pymultigrid.sample import mini_batch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
@@ -183,8 +183,7 @@ def _alone(shape: Shape) -> Step:
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
     """Return how long one process takes to read a mini-batch, from a few clips of it that the system has seen."""
-    positions = range(step.first, step.first + min(_READ, step.shape.b))
-    samples = [Sample(schedule.sample(p, seed=0), step, p, 0, schedule.samples) for p in positions]
+    samples = mini_batch(schedule, step, seed=0, rank=0)[:_READ]
     read = getattr(dataset, "__getitems__", lambda batch: [dataset[sample] for sample in batch])
     read(samples)
     start = time.perf_counter()

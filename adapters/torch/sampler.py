@@ -2,115 +2,20 @@
 
 from __future__ import annotations
 
-import operator
 import reprlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import Grid, Schedule, Step, _core
+from pymultigrid import Schedule, Step, _core, arguments
+from pymultigrid.sample import Batch
 from torch import distributed
 from torch.utils.data import Sampler
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One clip of a mini-batch, on its way from the sampler to the data set: which video, and on which grid.
-
-    It stands in for the index that a data set expects (``__index__``), so one that only looks up a list works as it is;
-    one that reads videos asks for the grid.
-
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.torch import BatchSampler
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
-    >>> sample = next(iter(BatchSampler(schedule)))[0]
-    >>> grid = sample.grid((120, 128, 171), stride=2)
-    >>> (grid.t.size, grid.h.size, grid.w.size) == tuple(sample.step.shape)[1:]
-    True
-    >>> list(range(100))[sample] == sample.index
-    True
-
-    Parameters
-    ----------
-    index
-        Which of the `samples` videos. In a `StreamDataset`, where the video is at hand, -1.
-    step
-        The iteration that trains on it; ``step.shape`` is the shape of the whole mini-batch.
-    position
-        The clip's position in the stream of clips over all processes; it keys the random draw of the grid.
-    seed
-        The run's.
-    samples
-        How many videos the schedule was made for: the length of the data set.
-    """
-
-    index: int
-    step: Step
-    position: int
-    seed: int
-    samples: int
-
-    def grid(self, extent: Sequence[int], **options: Any) -> Grid:
-        """Return this clip's grid over a video of `extent` (frames, height, width); `options` as `Step.grid` takes."""
-        return self.step.grid(extent, seed=self.seed, sample=self.position, **options)
-
-    def __index__(self) -> int:
-        return self.index
-
-    # What torch's ConcatDataset does with an index: find its part, and count from the part's beginning.
-    def __lt__(self, other: int) -> bool:
-        return self.index < other
-
-    def __sub__(self, videos: int) -> Sample:
-        return Sample(self.index - videos, self.step, self.position, self.seed, self.samples - videos)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Sequence[Sample]):
-    """The samples of a mini-batch, made when asked for: what a `BatchSampler` yields, cheap to send to a worker.
-
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.torch import BatchSampler
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
-    >>> batch = next(iter(BatchSampler(schedule)))
-    >>> len(batch) == batch.step.shape.b, batch[0].position, batch[-1].index == batch.indices[-1]
-    (True, 0, True)
-
-    Parameters
-    ----------
-    step
-        The iteration that trains on it.
-    positions
-        Of its clips in the stream of clips over all processes.
-    indices
-        Of its videos.
-    seed, samples
-        As in `Sample`.
-    """
-
-    step: Step
-    positions: range
-    indices: tuple[int, ...]
-    seed: int
-    samples: int
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, number: int) -> Sample: ...
-    @overload
-    def __getitem__(self, number: slice) -> Batch: ...
-    def __getitem__(self, number: int | slice) -> Sample | Batch:
-        if isinstance(number, slice):
-            return Batch(self.step, self.positions[number], self.indices[number], self.seed, self.samples)
-        return Sample(self.indices[number], self.step, self.positions[number], self.seed, self.samples)
-
-
-class BatchSampler(Sampler[Batch]):
+class BatchSampler(Sampler[Any]):
     """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``.
 
     Step i gives ``step.shape.b`` samples, those at positions ``step.first + rank * b`` and up of the schedule's stream
@@ -189,14 +94,14 @@ class BatchSampler(Sampler[Batch]):
         self.schedule = schedule
         self.rank = self.shares.rank
         self.seed = self.shares.seed
-        self.repeats = _count("repeats", repeats)
+        self.repeats = arguments.count("repeats", repeats)
         schedule.sample(0, seed=self.seed)  # refuses a schedule that does not know its videos
         self._rising = None if weights is None else _rising(weights, schedule.samples)
 
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:  # of Batch; DataLoader is typed for lists alone
         seed, repeats, samples = self.seed, self.repeats, self.schedule.samples
         for step, positions in self.shares:
             first = positions[0] // repeats
@@ -220,9 +125,9 @@ class Shares:
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
         self.schedule = schedule
-        self.accumulate = _count("accumulate", accumulate)
+        self.accumulate = arguments.count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)
-        self.seed = _seed(seed)
+        self.seed = arguments.seed(seed)
         if rank is None and schedule.processes > self.accumulate:
             _agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
 
@@ -235,28 +140,6 @@ class Shares:
             first, b = step.first, step.shape.b
             for rank in ranks:
                 yield step, range(first + rank * b, first + (rank + 1) * b)
-
-
-def _seed(seed: int) -> int:
-    """Return `seed`, a whole number that fits 64 bits."""
-    number = _whole("seed", seed)
-    if not 0 <= number < 2**64:
-        raise ValueError(f"seed ({number}) must lie in [0, 2**64); take it modulo 2**64")
-    return number
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} ({value!r}) must be a whole number") from None
-
-
-def _count(name: str, value: int) -> int:
-    number = _whole(name, value)
-    if number < 1:
-        raise ValueError(f"{name} ({number}) must be at least 1")
-    return number
 
 
 def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
@@ -282,13 +165,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
     running = processes // accumulate
     each = f" / accumulate ({accumulate})" if accumulate > 1 else ""
     if rank is not None:
-        number = _whole("rank", rank)
-        if not 0 <= number < running:
-            raise ValueError(
-                f"rank ({number}) must lie in [0, {running}), the schedule's processes{each}; "
-                "build the schedule with the number of processes that train together"
-            )
-        return number
+        return arguments.rank(rank, running, each)
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else None
     if world is None and running > 1:
         raise RuntimeError(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 import warnings
-from bisect import bisect_right
+import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
+from pymultigrid.clock import Clock
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-# A clock reading this close below a whole iteration or epoch is on it: progress is a rounded quotient.
-_CLOCK_TOLERANCE = 1e-6
 
 
 class ScaledLR(LRScheduler):
@@ -69,6 +66,11 @@ class ScaledLR(LRScheduler):
     ValueError
         `per` is another word, `scheduler` is scaled already, or a state belongs to a step outside the schedule.
 
+    Warns
+    -----
+    RuntimeWarning
+        ``step()`` is called after the schedule's end, or the optimizer steps twice without it.
+
     Notes
     -----
     Source: Wu et al. 2020, section 3 (linear scaling rule, Goyal et al. 2017) on the long cycle's batch only.
@@ -77,15 +79,29 @@ class ScaledLR(LRScheduler):
     def __init__(
         self, scheduler: LRScheduler, schedule: Schedule, *, per: Literal["iteration", "epoch"] = "iteration"
     ) -> None:
-        _check(scheduler, schedule, per)
+        _check(scheduler, schedule)
         self.scheduler = scheduler
         self.schedule = schedule
-        self._clock = _clock(schedule, per)
+        self._clock = Clock(schedule, per=per)
         self._start = schedule[0].index
         # The scheduler's own record, not the groups: another scale may already be in those.
         self._unscaled = _copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
         super().__init__(scheduler.optimizer, self._start - 1)
+        self._updates, mine = 0, weakref.ref(self)
+        scheduler.optimizer.register_step_post_hook(lambda *_: _updated(mine()))
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
+        if self.last_epoch == self._start + len(self.schedule):
+            warnings.warn(
+                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: zip(schedule, loader) is the whole "
+                "training, take the loop over epochs around it away; schedule.epoch(e) has the steps of one epoch",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._updates = 0
+        super().step(epoch)
 
     @property
     def current(self) -> Step:
@@ -97,7 +113,7 @@ class ScaledLR(LRScheduler):
         step = self.current
         # A group that was added since comes with the baseline's learning rate.
         self._unscaled += _copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
-        self._advance(_read(self._clock, step.progress))
+        self._advance(self._clock(step))
         return [lr * step.lr_scale for lr in self._unscaled]
 
     def _advance(self, target: int) -> None:
@@ -152,7 +168,20 @@ class ScaledLR(LRScheduler):
         _write(self.optimizer.param_groups, self._last_lr)
 
 
-def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
+def _updated(lr: ScaledLR | None) -> None:
+    """Count the optimizer's steps since the last `ScaledLR.step`, and say at the second what is forgotten."""
+    if lr is not None:
+        lr._updates += 1
+        if lr._updates == 2:
+            warnings.warn(
+                "optimizer.step() was called twice without lr.step(): it belongs to every iteration, also where the "
+                'scheduler inside counts epochs (per="epoch")',
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
             "scheduler is ReduceLROnPlateau, which follows a metric and has no clock to scale; pass a scheduler of "
@@ -168,28 +197,6 @@ def _check(scheduler: LRScheduler, schedule: Schedule, per: str) -> None:
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
     if not len(schedule):
         raise ValueError("schedule has no steps; there is nothing left to train")
-    if per not in ("iteration", "epoch"):
-        raise ValueError(f'per ({per!r}) must be "iteration" or "epoch": what the scheduler counts')
-
-
-# (progress, baseline step) at the LR drops and both ends; the clock is linear between them.
-_Clock = tuple[tuple[float, float], ...]
-
-
-def _clock(schedule: Schedule, per: str) -> _Clock:
-    epochs = schedule.epochs
-    if per == "epoch":
-        return (0.0, 0.0), (1.0, epochs)
-    # An epoch rarely is a whole number of iterations: the baseline's drop is at the first that begins at or after it.
-    per_epoch = schedule.samples / (schedule.shape.b * schedule.processes)
-    inner = ((epoch / epochs, math.ceil(epoch * per_epoch - _CLOCK_TOLERANCE)) for epoch in schedule.lr_drops)
-    return (0.0, 0.0), *inner, (1.0, float(schedule.baseline_iterations))
-
-
-def _read(clock: _Clock, progress: float) -> int:
-    k = min(max(bisect_right(clock, progress, key=lambda knot: knot[0]), 1), len(clock) - 1)
-    (p0, n0), (p1, n1) = clock[k - 1], clock[k]
-    return math.floor(n0 + (n1 - n0) * ((progress - p0) / (p1 - p0)) + _CLOCK_TOLERANCE)
 
 
 def _copies(lrs: Sequence[float | Tensor]) -> list[float | Tensor]:

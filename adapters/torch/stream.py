@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pymultigrid.torch.sampler import Sample, Shares
+from pymultigrid.torch.sampler import Shares
 
 from pymultigrid import Schedule
+from pymultigrid.sample import Sample
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 
