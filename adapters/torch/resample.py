@@ -172,6 +172,8 @@ def _operator(
     threads: int | None,
     dtype: torch.dtype,
 ) -> Tensor:
+    # A subclass that torch does not trace, such as torchvision's Video, comes here as it is: memory like any other.
+    videos = [tensor.as_subclass(Tensor) for tensor in videos]
     video = videos[0] if videos[0].ndim == 5 else videos
     grid = _grids(boxes, short, size)
     return resample(
