@@ -55,6 +55,17 @@ int device_of(const dlpack::Device& device, const std::string& name) {
                        "); move it to the CPU or a CUDA GPU first");
 }
 
+Array array_of(const dlpack::Tensor& tensor, const std::string& name, bool writable, const py::object& owner) {
+  void* data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  Array out{data, dtype_of(tensor.dtype, name), {}, {}, writable, device_of(tensor.device, name), owner};
+  out.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  out.pitch.resize(tensor.ndim);
+  std::int64_t dense = bytes_of(out.dtype);
+  for (int i = tensor.ndim - 1; i >= 0; dense *= tensor.shape[i--])
+    out.pitch[i] = tensor.strides ? tensor.strides[i] * bytes_of(out.dtype) : dense;
+  return out;
+}
+
 // The capsule is not consumed: it frees the tensor when `owner` lets go of it.
 Array array_from_capsule(const py::object& capsule, const std::string& name) {
   const dlpack::Tensor* tensor;
@@ -70,23 +81,25 @@ Array array_from_capsule(const py::object& capsule, const std::string& name) {
   } else {
     throw py::type_error(name + ".__dlpack__() did not return a DLPack capsule");
   }
-  void* data = static_cast<char*>(tensor->data) + tensor->byte_offset;
-  Array out{data, dtype_of(tensor->dtype, name), {}, {}, writable, device_of(tensor->device, name), capsule};
-  out.shape.assign(tensor->shape, tensor->shape + tensor->ndim);
-  out.pitch.resize(tensor->ndim);
-  std::int64_t dense = bytes_of(out.dtype);
-  for (int i = tensor->ndim - 1; i >= 0; dense *= tensor->shape[i--])
-    out.pitch[i] = tensor->strides ? tensor->strides[i] * bytes_of(out.dtype) : dense;
-  return out;
+  return array_of(*tensor, name, writable, capsule);
 }
 
-// The stream is for arrays on a GPU only; others refuse it.
+// By a call without Python, as of torch: nothing is synchronised, and nobody asks what a tensor's class would refuse.
+std::optional<Array> borrowed(py::handle object, const std::string& name) {
+  const py::object api = py::getattr(py::type::handle_of(object), "__dlpack_c_exchange_api__", py::none());
+  if (!PyCapsule_IsValid(api.ptr(), dlpack::exchange_api)) return std::nullopt;
+  auto* exchange = static_cast<dlpack::Exchange*>(PyCapsule_GetPointer(api.ptr(), dlpack::exchange_api));
+  if (exchange->version.major != 1 || !exchange->borrow) return std::nullopt;
+  dlpack::Tensor tensor;
+  if (exchange->borrow(object.ptr(), &tensor) != 0) throw py::error_already_set();
+  return array_of(tensor, name, true, py::reinterpret_borrow<py::object>(object));
+}
+
+// The stream is for arrays on a GPU only; others refuse it. It is always said: torch does not wait when it is not.
 py::object capsule_from(py::handle object, Stream stream) {
   py::dict options;
-  if (stream) {
-    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-    if (device.first == dlpack::cuda || device.first == dlpack::cuda_managed) options["stream"] = *stream;
-  }
+  const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+  if (device.first == dlpack::cuda || device.first == dlpack::cuda_managed) options["stream"] = stream;
   const py::object exported = object.attr("__dlpack__");
   try {
     return exported(py::arg("max_version") = py::make_tuple(1, 0), **options);
@@ -100,6 +113,8 @@ py::object capsule_from(py::handle object, Stream stream) {
 
 Array array_from(py::handle object, const std::string& name, Stream stream) {
   if (py::isinstance<py::array>(object)) return array_from_numpy(py::reinterpret_borrow<py::array>(object), name);
+  if (stream == no_wait)
+    if (std::optional<Array> array = borrowed(object, name)) return *std::move(array);
   if (py::hasattr(object, "__dlpack__")) return array_from_capsule(capsule_from(object, stream), name);
   if (PyObject_CheckBuffer(object.ptr()))
     return array_from_numpy(py::module_::import("numpy").attr("asarray")(object).cast<py::array>(), name);

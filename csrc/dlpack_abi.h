@@ -46,4 +46,14 @@ struct ManagedVersioned {  // the capsule "dltensor_versioned"
   Tensor tensor;
 };
 
+// What the capsule `type.__dlpack_c_exchange_api__` points to: a tensor without a capsule of its own, from DLPack 1.3.
+struct Exchange {
+  Version version;
+  Exchange* before;
+  void* others[3];
+  int (*borrow)(void* object, Tensor* tensor);  // nullptr, or 0 for success, else with a Python error
+  void* stream;
+};
+constexpr const char* exchange_api = "dlpack_exchange_api";
+
 }  // namespace multigrid::dlpack

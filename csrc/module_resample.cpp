@@ -1,6 +1,7 @@
 // Python's side of resample: arrays to views, the GIL, errors about kinds. The rules about values are in
 // resample_check.cpp.
 
+#include <pybind11/gil_safe_call_once.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -32,7 +33,7 @@ ClipView view_of(const Array& array, std::size_t axis) {
   return {array.data, array.dtype, size[0], size[1], size[2], size[3], pitch[0], pitch[1], pitch[2], pitch[3]};
 }
 
-Videos videos_from(py::handle object, Stream stream = std::nullopt) {
+Videos videos_from(py::handle object, Stream stream = no_wait) {
   Videos videos{{}, {}, false};
   if (is_list(object)) {
     for (const py::handle one : py::reinterpret_borrow<py::sequence>(object)) {
@@ -153,11 +154,8 @@ BatchView batch_from(const Array& out, const Videos& videos, const std::vector<G
           videos.views[0].c, grid.t.size, grid.h.size, grid.w.size};
 }
 
-// What an exporter is asked for that has its arrays ready: no synchronisation.
-constexpr std::int64_t no_wait = -1;
-
-py::tuple resample_shape(const py::object& video, const py::object& grid, const std::string& layout, bool ready) {
-  const Videos videos = videos_from(video, ready ? Stream(no_wait) : std::nullopt);
+py::tuple resample_shape(const py::object& video, const py::object& grid, const std::string& layout) {
+  const Videos videos = videos_from(video);
   const std::vector<Grid> grids = grids_from(grid, videos.views);
   check_grids(videos.views, grids);
   return py::cast<py::tuple>(py::cast(shape_of(videos, grids, layout_from(layout))));
@@ -200,16 +198,18 @@ int device_of(const Videos& videos, const Array& out) {
 
 // Loaded when it is first asked for; nullptr in a build without.
 const CudaDoors* cuda_doors_if_built() {
-  static const CudaDoors* doors = [] {
+  // The import may let go of the GIL: a plain static would have a second thread wait for the first and hold the GIL.
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<const CudaDoors*> doors;
+  const auto load = []() -> const CudaDoors* {
     try {
       const py::capsule capsule = py::module_::import("pymultigrid._cuda").attr("doors");
       return static_cast<const CudaDoors*>(capsule.get_pointer());
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ImportError)) throw;
-      return static_cast<const CudaDoors*>(nullptr);
+      return nullptr;
     }
-  }();
-  return doors;
+  };
+  return doors.call_once_and_store_result(load).get_stored();
 }
 
 // Nothing, or what CUDA lacks here.
@@ -239,11 +239,18 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
               [&](const Launch& launch) { check_cuda(doors->run(&launch, device, reinterpret_cast<void*>(stream))); });
 }
 
+// None, and CUDA's own handle 0, are the legacy default stream.
+Stream stream_from(std::optional<std::int64_t> stream) {
+  const std::int64_t given = stream.value_or(0);
+  if (given < 0) throw py::value_error("stream (" + std::to_string(given) + ") must be a CUDA stream, 1, 2 or None");
+  return given == 0 ? 1 : given;
+}
+
 void resample(const py::object& video, const py::object& grid, const py::object& to, const std::string& mode,
               const std::string& temporal, bool antialias, const py::object& mean, const py::object& std,
-              const std::string& layout, int threads, Stream stream, bool ready) {
+              const std::string& layout, int threads, std::optional<std::int64_t> stream, bool ready) {
   const Options options = options_from(mode, temporal, antialias, mean, std, threads);
-  const Stream handed = ready ? Stream(no_wait) : stream;
+  const Stream on = stream_from(stream), handed = ready ? no_wait : on;
   const Videos videos = videos_from(video, handed);
   const std::vector<Grid> grids = grids_from(grid, videos.views);
   check_grids(videos.views, grids);
@@ -251,7 +258,7 @@ void resample(const py::object& video, const py::object& grid, const py::object&
   const BatchView out = batch_from(array, videos, grids, layout_from(layout));
   check_options(videos.views, options, out);
   const int device = device_of(videos, array);
-  if (device != in_host_memory) return resample_cuda(videos.views, grids, options, out, device, stream.value_or(1));
+  if (device != in_host_memory) return resample_cuda(videos.views, grids, options, out, device, on);
   const py::gil_scoped_release unlocked;
   resample_cpu(videos.views, grids, options, out);
 }
@@ -273,7 +280,7 @@ void resample_tiles(const py::object& video, const py::object& grid, const py::o
 
 void bind_resample(py::module_& m) {
   m.def("resample_shape", resample_shape, py::arg("video"), py::arg("grid"), py::arg("layout"),
-        py::arg("ready") = false, "The shape that `resample` writes; checks videos and grids.");
+        "The shape that `resample` writes; checks videos and grids.");
   m.def("resample", resample, py::arg("video"), py::arg("grid"), py::arg("out"), py::arg("mode"), py::arg("temporal"),
         py::arg("antialias"), py::arg("mean"), py::arg("std"), py::arg("layout"), py::arg("threads"),
         py::arg("stream") = py::none(), py::arg("ready") = false,

@@ -21,7 +21,9 @@ struct Tile {
   std::int32_t row, plane, rows, planes, low, width;  // first output row and plane, how many, and the source columns
   std::int32_t row_taps, column_taps, batch;          // batch: slots that are staged together
   std::int32_t rows_at, columns_at, staged_at, staged_words;  // in words
-  bool many, skip;  // cells of more than two rows; rows between them that none needs
+  bool many, skip;          // cells of more than two rows; rows between them that none needs
+  bool packed;              // three bytes a pixel, side by side
+  const char *begin, *end;  // of the video's memory
 };
 
 static_assert(sizeof(Tile) <= 4 * planes_at);
@@ -65,6 +67,9 @@ class Worker {
   MULTIGRID_PHASE void choose_columns(const Cells& w);
   MULTIGRID_PHASE void fill_plane(int plane) const;
   MULTIGRID_PHASE void fill_row(const Cells& h, int row) const;
+  MULTIGRID_PHASE static int ahead_of(const char* from) {
+    return static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
+  }
   MULTIGRID_PHASE void stage_packed(const char* from, std::uint32_t* to, int lane) const;
   MULTIGRID_PHASE void stage_one(const char* from, std::uint32_t* to, float times) const;
   MULTIGRID_PHASE void filter_across(const std::uint32_t* row, int taps, float share, float* sum) const;
@@ -113,6 +118,9 @@ MULTIGRID_PHASE Worker<Kind, Out>::Worker(const Launch& launch, std::uint32_t in
   tile.width = static_cast<int>(high.first + high.count) - tile.low;
   tile.staged_words = row_words(tile.width, tile.column_taps);
   tile.batch = (tiling.words - tile.staged_at) / (2 * tiling.planes * (launch.blend ? 2 : 1) * tile.staged_words);
+  tile.packed = channels == 3 && source_.pitch_w == 3 && source_.pitch_c == 1;
+  const Memory memory(source_);
+  tile.begin = memory.begin, tile.end = memory.end;
   if (thread == 0) this->tile() = tile;
 
   plane_ = thread / tiling.pairs, pair_ = thread % tiling.pairs;
@@ -207,7 +215,8 @@ MULTIGRID_PHASE void Worker<Kind, Out>::stage(int batch) const {
     if (frame == 1 && from.share[1] == 0) continue;
     const char* row = from.frame[frame] + source_row(begin + slot) * source_.pitch_h + tile().low * source_.pitch_w;
     std::uint32_t* to = staged_row(batch, plane, frame, slot);
-    if (channels == 3 && source_.pitch_w == 3 && source_.pitch_c == 1) {
+    // Next to the ends of the video's memory, aligned words would hold foreign bytes.
+    if (tile().packed && row - ahead_of(row) >= tile().begin && row + 3 * tile().width + 13 <= tile().end) {
       stage_packed(row, to, lane);
       continue;
     }
@@ -243,30 +252,31 @@ MULTIGRID_PHASE void Worker<Kind, Out>::stage_one(const char* from, std::uint32_
   }
 }
 
-// Twelve bytes are four pixels, and lie in three or four aligned words. Only next to the ends of the video's memory
-// would such a word hold foreign bytes.
+// Twelve bytes are four pixels, and lie in three or four aligned words. All that a lane reads of up to 384 pixels is on
+// its way before the first is waited for.
 template <class Kind, class Out>
 MULTIGRID_PHASE void Worker<Kind, Out>::stage_packed(const char* from, std::uint32_t* to, int lane) const {
-  const int chunks = (tile().width + 3) / 4, ahead = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
-  const Memory memory(source_);
-  const bool inside = from - ahead >= memory.begin && from + 12 * chunks + 4 <= memory.end;
-  for (int chunk = lane; chunk < chunks; chunk += 32) {
-    const char* word = from - ahead + 12 * chunk;
-    std::uint32_t words[4] = {};
-    if (inside) {
+  constexpr int together = 3;
+  const int chunks = (tile().width + 3) / 4, ahead = ahead_of(from);
+  MULTIGRID_ROLLED
+  for (int first = lane; first < chunks; first += 32 * together) {
+    std::uint32_t words[together][4] = {};
+    MULTIGRID_UNROLL
+    for (int k = 0; k < together; ++k) {
+      if (first + 32 * k >= chunks) continue;
+      const char* word = from - ahead + 12 * (first + 32 * k);
       MULTIGRID_UNROLL
-      for (int i = 0; i < 3; ++i) words[i] = read_word(word + 4 * i);
-      if (ahead) words[3] = read_word(word + 12);
-    } else {
-      MULTIGRID_UNROLL
-      for (int i = 0; i < 16; ++i)
-        if (word + i >= memory.begin && word + i < memory.end)
-          words[i / 4] |= std::uint32_t{read<std::uint8_t>(word + i)} << i % 4 * 8;
+      for (int i = 0; i < 3; ++i) words[k][i] = read_word(word + 4 * i);
+      if (ahead) words[k][3] = read_word(word + 12);
     }
     MULTIGRID_UNROLL
-    for (int i = 0; i < 3; ++i) words[i] = shifted(words[i], words[i + 1], 8 * ahead);
-    write_words(to + 4 * chunk, words[0], shifted(words[0], words[1], 24), shifted(words[1], words[2], 16),
-                words[2] >> 8);
+    for (int k = 0; k < together; ++k) {
+      if (first + 32 * k >= chunks) continue;
+      MULTIGRID_UNROLL
+      for (int i = 0; i < 3; ++i) words[k][i] = shifted(words[k][i], words[k][i + 1], 8 * ahead);
+      write_words(to + 4 * (first + 32 * k), words[k][0], shifted(words[k][0], words[k][1], 24),
+                  shifted(words[k][1], words[k][2], 16), words[k][2] >> 8);
+    }
   }
 }
 

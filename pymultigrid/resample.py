@@ -90,10 +90,10 @@ def resample(
         At most this many threads for this call; by default 1 in a child process, such as a DataLoader worker, else one
         per core. Small clips use fewer.
     stream
-        For arrays on a GPU, the CUDA stream to work on, as DLPack counts: 1 for the legacy default stream (as None), 2
-        for the thread's, else its handle, such as CuPy's ``stream.ptr``. The arrays' libraries are told of it
+        For arrays on a GPU, the CUDA stream to work on, as DLPack counts: 1 for the legacy default stream (as None and
+        0), 2 for the thread's, else its handle, such as CuPy's ``stream.ptr``. The arrays' libraries are told of it
         (``__dlpack__(stream=...)``) and make it wait for them; nothing waits for the result, which is ready for what
-        comes later on that stream.
+        comes later on that stream. Keep the arrays until then: their libraries do not see that they are still read.
 
     Raises
     ------

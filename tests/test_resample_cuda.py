@@ -221,8 +221,10 @@ class OnGpu:
 
 def test_the_stream_is_handed_over():
     video = OnGpu(make_video((2, 5, 6, 3)))
-    for stream, said in ((None, "nothing"), (1, 1), (2**40, 2**40)):
+    for stream, said in ((None, 1), (0, 1), (1, 1), (2, 2), (2**40, 2**40)):
         resample([video], (2, 3, 4), stream=stream, out=np.empty((1, 3, 2, 3, 4), "f4"))
         assert video.asked[-1] == said
+    with pytest.raises(ValueError, match=re.escape("stream (-1) must be a CUDA stream, 1, 2 or None")):
+        resample([video], (2, 3, 4), stream=-1, out=np.empty((1, 3, 2, 3, 4), "f4"))
     plain = make_video((2, 5, 6, 3))
     assert np.array_equal(resample(plain, (2, 3, 4), stream=7), resample(plain, (2, 3, 4)))

@@ -111,3 +111,15 @@ def test_compiled():
     out = torch.empty(3, 4, 20, 24, dtype=torch.float16)
     assert torch.equal(compiled(VIDEO, GRID, out=out), batch(VIDEO, GRID, dtype=torch.float16))
     assert torch.equal(out * 2, batch(VIDEO, GRID, dtype=torch.float16))
+
+
+class Named(torch.Tensor):
+    """A subclass that only adds to a tensor, as torchvision's Video."""
+
+
+def test_a_subclass_is_read_as_a_tensor():
+    video = torch.randint(0, 256, (3, 20, 31, 3), dtype=torch.uint8)
+    for wrapped in (video.as_subclass(Named), [video.as_subclass(Named), video], video[None].as_subclass(Named)):
+        plain = [video, video] if isinstance(wrapped, list) else video if wrapped.ndim == 4 else video[None]
+        got = resample(wrapped, (3, 9, 12), mean=0.45)
+        assert torch.equal(got.as_subclass(torch.Tensor), resample(plain, (3, 9, 12), mean=0.45))

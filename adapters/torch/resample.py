@@ -93,19 +93,23 @@ def resample(
         clip: Tensor = clips[0] if isinstance(video, Tensor) and video.ndim == 4 else clips
         return clip if out is None else out.copy_(clip)
     if out is None:
-        on_gpu = bool(videos) and videos[0].is_cuda
-        shape = _core.resample_shape(video, grid, layout, ready=on_gpu)
+        shape = _core.resample_shape(video, grid, layout)
         out = torch.empty(shape, dtype=dtype, device=videos[0].device)
     # On the current stream of the tensors' device, as every operation of torch: they are ready there, and their memory
     # comes back to the caching allocator in that order.
     stream = torch.cuda.current_stream(out.device).cuda_stream if out.is_cuda else None
     threads = default_threads() if threads is None else threads
-    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, out.is_cuda)
+    arguments = (video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, True)
+    if not out.is_cuda:
+        _core.resample(*arguments)
+        return out
+    with torch.cuda.device_of(out):  # going back, torch makes no context on a device that has none
+        _core.resample(*arguments)
     return out
 
 
 def _check(name: str, tensor: Any) -> None:
-    # The fast path of DLPack skips torch's own checks.
+    # DLPack's exchange by plain calls skips torch's own checks.
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}, not a torch.Tensor; pymultigrid.resample takes arrays")
     if tensor.device.type not in ("cpu", "cuda"):
@@ -168,6 +172,8 @@ def _operator(
     threads: int | None,
     dtype: torch.dtype,
 ) -> Tensor:
+    # A subclass that torch does not trace, such as torchvision's Video, comes here as it is: memory like any other.
+    videos = [tensor.as_subclass(Tensor) for tensor in videos]
     video = videos[0] if videos[0].ndim == 5 else videos
     grid = _grids(boxes, short, size)
     return resample(
