@@ -12,6 +12,8 @@ TESTS = Path(__file__).parent
 # Two devices for the tests of distribution; a test process is one of many on a machine.
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "JAX_PLATFORMS": "cpu",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
@@ -19,13 +21,15 @@ ENVIRONMENT = {
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
-def test_on(backend):
+def test_on(backend, tmp_path):
     for package in ("keras", "av", backend):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is missing: the Keras adapter was NOT tested on {backend}")
     files = sorted(map(str, TESTS.glob("test_keras_*.py")))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-    environment = {**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend}
+    # Each model compiles each shape anew on JAX: most are the same program, found in the cache.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, **ENVIRONMENT, **cache, "KERAS_BACKEND": backend}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout + done.stderr
 

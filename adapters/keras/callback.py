@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pymultigrid.keras.batch_norm import SubBatchNormalization
 from pymultigrid.keras.scaled_lr import ScaledLR
@@ -211,8 +211,7 @@ class MultigridCallback(keras.callbacks.Callback):
         for layer in self._norms:
             layer.splits = splits
         if splits not in self._functions:
-            model.make_train_function(force=True)
-            self._functions[splits] = self._undoing(model.train_function)
+            self._functions[splits] = self._undoing(_new_train_function(model))
         model.train_function = self._functions[splits]
         self._splits = splits
 
@@ -244,6 +243,18 @@ class MultigridCallback(keras.callbacks.Callback):
         for layer in self._norms:
             layer.splits = 1
         self.model.train_function = None  # what is traced has this schedule's learning rate and splits in it
+
+
+def _new_train_function(model: Any) -> Callable[..., Any]:
+    """Return a train function that shares no trace with those before it."""
+    train_step = model.train_step
+    # JAX looks traces up by the function and its arguments: model.train_step would bring back those of other splits.
+    model.train_step = lambda *args: train_step(*args)
+    try:
+        model.make_train_function(force=True)
+    finally:
+        del model.train_step
+    return cast(Callable[..., Any], model.train_function)
 
 
 def _number(variable: Any) -> float:
