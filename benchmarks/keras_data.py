@@ -31,7 +31,7 @@ def ours(tf: Any, videos: Any, size: tuple[int, int, int]) -> Any:
     grid = Grid(Axis(0, 32, size[0]), Axis(Y, H, size[1]), Axis(X + W, -W, size[2]))
 
     def read(video: np.ndarray) -> Any:
-        return resample(video, grid, mean=MEAN, std=STD, layout="THWC", threads=1)
+        return resample(video, grid, mean=MEAN.tolist(), std=STD.tolist(), layout="THWC", threads=1)
 
     def load(video: Any) -> Any:
         return tf.numpy_function(read, [video], tf.float32)
@@ -70,7 +70,8 @@ def pipelines(tf: Any, rounds: int) -> None:
             off = np.abs(a - b).max() * 255 * STD.max()
             if off > 0.1:
                 raise SystemExit(f"tf.image does other work than ours on {size}: {off:.3f} levels apart")
-        works = {name: partial(list, data) for name, data in (("source", videos), ("ours", mine), ("tf.image", theirs))}
+        pipes = {"source": videos, "ours": mine, "tf.image": theirs}
+        works: dict[str, Callable[[], object]] = {name: partial(list, pipe) for name, pipe in pipes.items()}
         seconds = {name: 1e3 * s / VIDEOS for name, s in median(rounds, works).items()}
         ratio = seconds["tf.image"] / seconds["ours"]
         print(
