@@ -34,10 +34,23 @@ def test_on(backend, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def error_without(package, **environment):
+    code = f"import sys; sys.modules['{package}'] = None\nimport pymultigrid.keras"
+    environment = {**os.environ, **ENVIRONMENT, **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    return done.stderr.splitlines()[-1]
+
+
 def test_without_keras_the_error_says_what_to_install():
-    code = "import sys; sys.modules['keras'] = None\nimport pymultigrid.keras"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install pymultigrid[keras]" in done.stderr
+    assert error_without("keras").startswith("ImportError: pymultigrid.keras needs Keras 3 and a backend of it; pip")
+
+
+def test_without_its_backend_the_error_says_what_to_install():
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is missing: the error without its backend was NOT tested")
+    error = error_without("jax", KERAS_BACKEND="jax")
+    assert error.startswith("ImportError: pymultigrid.keras needs Keras' backend, and it is missing: ")
+    assert "pip install tensorflow, or jax or torch with its name in the environment variable" in error
 
 
 def test_the_adapter_needs_no_video_decoder():

@@ -11,9 +11,9 @@ import pytest
 from toy import BACKEND, network
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="examples run on one backend")
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the page runs on one backend")
 def test_the_page(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "keras.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
@@ -35,6 +35,7 @@ def test_the_page(tmp_path):
         assert tuple(clip.shape) == (*tuple(step.shape)[1:], 3)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="the example runs on one backend, the fastest on CPUs")
 def test_the_example(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn", reason="scikit-learn is missing: the Keras example was NOT run")
     pytest.importorskip("tqdm", reason="tqdm is missing: the Keras example was NOT run")
@@ -46,6 +47,4 @@ def test_the_example(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "data" / "train").glob("*.mp4"))) == 24
     printed = capsys.readouterr().out
     assert "lr_scale" in printed
-    assert re.search(
-        r"long\+short on tensorflow: \d+ iterations, \d+ s; digit and motion right in [\d.]+ % of 8", printed
-    )
+    assert re.search(r"long\+short on torch: \d+ iterations, \d+ s; digit and motion right in [\d.]+ % of 8", printed)

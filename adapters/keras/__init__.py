@@ -17,10 +17,15 @@ What ``fit`` needs more than before is the data and one callback::
 
 try:
     import keras as _keras
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name == "keras":
+        raise ImportError(
+            "pymultigrid.keras needs Keras 3 and a backend of it; "
+            "pip install pymultigrid[keras] tensorflow (or jax, or torch)"
+        ) from error
     raise ImportError(
-        "pymultigrid.keras needs Keras 3 and a backend (tensorflow, jax or torch), and something is missing: "
-        f"{error}; pip install pymultigrid[keras]"
+        f"pymultigrid.keras needs Keras' backend, and it is missing: {error}; pip install tensorflow, or jax or torch "
+        "with its name in the environment variable KERAS_BACKEND"
     ) from error
 if not _keras.__version__.startswith("3."):
     raise ImportError(f"pymultigrid.keras needs Keras 3, not {_keras.__version__}; pip install 'keras>=3'")
