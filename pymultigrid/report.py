@@ -198,7 +198,7 @@ class Report:
             worst = max(dear, key=lambda shape: shares[shape])
             yield (
                 f"note: dearer than their share: {_listed(dear)}, up to {shares[worst]:.2f} times the full mini-batch "
-                f"at {worst}; planned again with costs=report.costs, none is"
+                f"at {worst}; plan again with costs=report.costs"
             )
 
     def __str__(self) -> str:
