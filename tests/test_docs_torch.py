@@ -60,12 +60,12 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
     assert torch._dynamo.config.recompile_limit > len(schedule.shapes)
 
 
-def test_compile_once_for_each_shape(recompile_limit, monkeypatch):
+@torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
+def test_compile_once_for_each_shape(recompile_limit):
     """The page's limit is enough: no step falls back, and none is compiled that was compiled before."""
     schedule = Schedule.from_epochs(Shape(4, 8, 24, 24), samples=100, epochs=12, lr_drops=(6,))
     names = {"torch": torch, "schedule": schedule, "model": network()}
     exec(compile(BLOCKS[3].replace("compiled =", "_ ="), PAGE, "exec"), names)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     model = SubBatchNorm3d.convert(names["model"])
