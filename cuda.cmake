@@ -3,8 +3,10 @@
 
 # A wheel is for every GPU that CUDA 13 knows; an editable install for the developer's: one architecture, and PTX that
 # the driver compiles for the others. CUDAARCHS, or CMAKE_CUDA_ARCHITECTURES, chooses others.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  if(SKBUILD_STATE STREQUAL "editable")
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  if(DEFINED ENV{CUDAARCHS})
+    set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})
+  elseif(SKBUILD_STATE STREQUAL "editable")
     set(CMAKE_CUDA_ARCHITECTURES 75-virtual 90-real)
   else()
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)

@@ -98,8 +98,10 @@ std::optional<Array> borrowed(py::handle object, const std::string& name) {
 // The stream is for arrays on a GPU only; others refuse it. It is always said: torch does not wait when it is not.
 py::object capsule_from(py::handle object, Stream stream) {
   py::dict options;
-  const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-  if (device.first == dlpack::cuda || device.first == dlpack::cuda_managed) options["stream"] = stream;
+  if (py::hasattr(object, "__dlpack_device__")) {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    if (device.first == dlpack::cuda || device.first == dlpack::cuda_managed) options["stream"] = stream;
+  }
   const py::object exported = object.attr("__dlpack__");
   try {
     return exported(py::arg("max_version") = py::make_tuple(1, 0), **options);

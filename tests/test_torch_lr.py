@@ -153,7 +153,8 @@ def test_a_forgotten_step_is_told_once():
     lr = ScaledLR(POLICIES["cosine"](opt), SCHEDULE)
     trained(opt, lr, 3)
     opt.step()
-    with pytest.warns(RuntimeWarning, match=re.escape("optimizer.step() was called twice without lr.step()")):
+    opt.step()
+    with pytest.warns(RuntimeWarning, match=re.escape("optimizer.step() was called three times without lr.step()")):
         opt.step()
     opt.step()
     trained(copy.deepcopy(opt), lr, 2)

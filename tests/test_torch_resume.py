@@ -91,5 +91,5 @@ def test_another_number_of_processes_trains_on_the_same_global_batches(example, 
     second = [watched.steps(tmp_path, rank)[len(first[rank]) if rank < before else 0 :] for rank in range(after)]
     start = len(schedule) - len(second[0])
     assert start % EVERY == 0
-    assert 0 < start <= common
+    assert 0 < start <= max(map(len, first))  # the rank that saved may have been a step ahead
     check(start, after, second)

@@ -6,6 +6,7 @@ import reprlib
 import warnings
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
@@ -69,7 +70,7 @@ class ScaledLR(LRScheduler):
     Warns
     -----
     RuntimeWarning
-        ``step()`` is called after the schedule's end, or the optimizer steps twice without it.
+        ``step()`` is called after the schedule's end, or the optimizer steps three times without it.
 
     Notes
     -----
@@ -89,7 +90,8 @@ class ScaledLR(LRScheduler):
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
         super().__init__(scheduler.optimizer, self._start - 1)
         self._updates, mine = 0, weakref.ref(self)
-        scheduler.optimizer.register_step_post_hook(lambda *_: _updated(mine()))
+        with suppress(AttributeError):  # Accelerate's wrapper is an Optimizer without hooks
+            scheduler.optimizer.register_step_post_hook(lambda *_: _updated(mine()))
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
@@ -169,12 +171,15 @@ class ScaledLR(LRScheduler):
 
 
 def _updated(lr: ScaledLR | None) -> None:
-    """Count the optimizer's steps since the last `ScaledLR.step`, and say at the second what is forgotten."""
+    """Count the optimizer's steps since the last `ScaledLR.step`, and say at the third what is forgotten.
+
+    Not at the second: torch's distributed checkpoints make a step of a fresh optimizer to see its state.
+    """
     if lr is not None:
         lr._updates += 1
-        if lr._updates == 2:
+        if lr._updates == 3:
             warnings.warn(
-                "optimizer.step() was called twice without lr.step(): it belongs to every iteration, also where the "
+                "optimizer.step() was called three times without lr.step(): it belongs to every iteration, also where the "
                 'scheduler inside counts epochs (per="epoch")',
                 RuntimeWarning,
                 stacklevel=3,
