@@ -179,8 +179,8 @@ def _updated(lr: ScaledLR | None) -> None:
         lr._updates += 1
         if lr._updates == 3:
             warnings.warn(
-                "optimizer.step() was called three times without lr.step(): it belongs to every iteration, also where the "
-                'scheduler inside counts epochs (per="epoch")',
+                "optimizer.step() was called three times without lr.step(): it belongs to every iteration, also where "
+                'the scheduler inside counts epochs (per="epoch")',
                 RuntimeWarning,
                 stacklevel=3,
             )
