@@ -149,6 +149,7 @@ try:
     raise SystemExit("ranks with other videos were not refused")
 except ValueError as error:
     assert "(videos, clips, crops, batch_size) are [[3, 2, 1, 5], [3, 2, 1, 5], [4, 2, 1, 5]]" in str(error), error
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
 
