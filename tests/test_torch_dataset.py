@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip(
@@ -249,8 +250,10 @@ def test_bad_arguments(paths):
 
 
 def test_bad_output_is_refused_at_once(paths):
-    with pytest.raises(TypeError, match=re.escape("dtype (torch.int64) must be one of torch.uint8")):
-        VideoDataset(paths, range(6), dtype=torch.int64)
+    for wrong, meant in (("uint8", "uint8"), (np.float16, "float16"), (torch.int64, "float32"), (None, "float32")):
+        rule = "must be one of torch.uint8, torch.float16, torch.float32, torch.bfloat16"
+        with pytest.raises(TypeError, match=re.escape(f"dtype ({wrong!r}) {rule}; pass torch.{meant}") + "$"):
+            VideoDataset(paths, range(6), dtype=wrong)
     with pytest.raises(ValueError, match="std"):
         VideoDataset(paths, range(6), std=0.0)
 

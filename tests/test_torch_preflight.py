@@ -383,6 +383,10 @@ def test_refuses():
 
     with pytest.raises(TypeError, match=re.escape("dataset (Stream) is a stream, which can't be asked for a clip")):
         fly(net(), plan(), dataset=Stream())
+    for wrong, meant in (("uint8", "uint8"), ("torch.float16", "float16"), (np.float32, "float32"), (None, "float32")):
+        rule = f"dtype ({wrong!r}) must be a torch dtype; pass torch.{meant}"
+        with pytest.raises(TypeError, match=re.escape(rule) + "$"):
+            fly(net(), plan(), dtype=wrong)
     with pytest.raises(ValueError, match=re.escape("model is on meta, where memory can't be measured; move it to cpu")):
         fly(net().to("meta"), plan())
 

@@ -79,7 +79,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
         video shorter than the clip. The file is named.
     TypeError
-        An index is no `Sample`, or a sampling option has no such name.
+        An index is no `Sample`, a sampling option has no such name, or `dtype` is none of torch's that clips can have.
 
     Notes
     -----

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch.resample import torch_dtype
 
 import torch
 from pymultigrid import Schedule, Shape, Step
@@ -82,6 +83,10 @@ def preflight(
 
     Raises
     ------
+    TypeError
+        `schedule` is no Schedule, `dtype` no torch dtype, or `dataset` a stream.
+    ValueError
+        `repeats` is below 1.
     RuntimeError
         The model failed at a shape for another reason than memory.
 
@@ -107,7 +112,7 @@ def preflight(
         )
     whole = schedule.whole
     steps = _steps(whole)
-    passes = Passes(model, loss or _mean_of_squares, channels, dtype, at, whole.processes)
+    passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
     show = progress and passes.is_first
     with _as_it_was(model, passes.device):
         maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})

@@ -82,8 +82,7 @@ def resample(
         _check(name, tensor)
         _check_place(name, tensor, videos[0])
     if out is None:
-        if dtype not in _DTYPES:
-            raise TypeError(f"dtype ({dtype!r}) must be one of {', '.join(map(str, _DTYPES))}")
+        torch_dtype(dtype, _DTYPES)
     else:
         _check("out", out)
         _check_place("out", out, videos[0] if videos else out)
@@ -106,6 +105,17 @@ def resample(
     with torch.cuda.device_of(out):  # going back, torch makes no context on a device that has none
         _core.resample(*arguments)
     return out
+
+
+def torch_dtype(value: object, choices: Sequence[torch.dtype] = ()) -> torch.dtype:
+    """Return `value`, a torch dtype: one of `choices`, or any."""
+    if isinstance(value, torch.dtype) and (value in choices or not choices):
+        return value
+    name = getattr(value, "__name__", str(value)).removeprefix("torch.")
+    named = getattr(torch, name, None)  # "uint8" and numpy.uint8 name torch.uint8
+    meant = named if isinstance(named, torch.dtype) and (named in choices or not choices) else torch.float32
+    rule = f"one of {', '.join(map(str, choices))}" if choices else "a torch dtype"
+    raise TypeError(f"dtype ({value!r}) must be {rule}; pass {meant}")
 
 
 def _check(name: str, tensor: Any) -> None:
