@@ -73,6 +73,8 @@ class PositionEmbeddings:
     ValueError
         The model has no table, one in `tables` is missing or has another number of cells, or a step is smaller than a
         patch.
+    TypeError
+        `patch` holds no whole numbers, or a step is no Step.
 
     Notes
     -----
@@ -83,9 +85,7 @@ class PositionEmbeddings:
     def __init__(
         self, model: nn.Module, full: Shape, *, patch: tuple[int, int, int], tables: Mapping[str, str] | None = None
     ) -> None:
-        self._patch = tuple(operator.index(size) for size in patch)
-        if len(self._patch) != 3 or min(self._patch) < 1:
-            raise ValueError(f"patch ({patch}) must be three sizes: frames, rows and columns, each at least 1")
+        self._patch = _patch(patch)
         self._cells = _per_axis(full, self._patch)
         self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))
         if not self._tables:
@@ -124,6 +124,18 @@ class PositionEmbeddings:
                 for table in self._tables:
                     table.fit(self._cells, cells, undo)
             yield
+
+
+def _patch(patch: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return `patch`, three sizes."""
+    rule = f"patch ({patch!r}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16), say"
+    try:
+        sizes = tuple(operator.index(size) for size in patch)
+    except TypeError:
+        raise TypeError(rule) from None
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(rule)
+    return sizes
 
 
 @dataclass(frozen=True)
