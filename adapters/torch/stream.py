@@ -34,6 +34,8 @@ class StreamDataset(IterableDataset[Any]):
     >>> len(loader) == len(schedule)
     True
 
+    With ``batch_size=`` left out the loader would make batches of these batches.
+
     A source that runs out starts again, so every process gives every step of the schedule, at its shape, whatever the
     amount of its data: ranks never wait for each other's. With n workers, worker w makes the steps w, w + n, ... of its
     own share of the source, and the loader hands them out in order. Which share that is:
