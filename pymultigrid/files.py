@@ -90,6 +90,14 @@ class VideoFiles:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def __repr__(self) -> str:
+        return self.line("VideoFiles")
+
+    def line(self, name: str, **options: Any) -> str:
+        """Return a data set of these files in one line: its `name`, and what was given of `options` and sampling."""
+        values = {"videos": len(self), **options, **self.sampling}
+        return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items() if value is not None)})"
+
     def subset(self, indices: Iterable[int]) -> VideoFiles:
         """Return these videos alone, with their labels and the same sampling."""
         chosen = [arguments.whole("indices", index) for index in indices]

@@ -84,6 +84,17 @@ def test_from_folder(folder, paths):
     assert [video.path for video in dataset.videos] == list(map(str, paths))
 
 
+def test_it_prints_what_it_holds(folder, paths):
+    dataset = VideoDataset.from_folder(folder, std=[0.2, 0.25, 0.3], stride=2, flip=0, resample_on="device")
+    held = "std=[0.2, 0.25, 0.3], dtype=torch.float32, resample_on='device', stride=2, flip=0)"
+    assert repr(dataset) == f"VideoDataset(videos=6, classes=3, {held}"
+    assert repr(dataset.subset([0, 4])) == f"VideoDataset(videos=2, classes=3, {held}"
+    assert repr(VideoDataset(paths, range(6))) == "VideoDataset(videos=6, dtype=torch.float32)"
+    views = dataset.evaluation(SCHEDULE, clips=2, crops=3)
+    assert repr(views) == "VideoViews(videos=6, clips=2, crops=3, each 8x32x32)"
+    assert all(video._index is None for video in dataset.videos)  # no file was opened for it
+
+
 def test_a_file_is_probed_once(paths, monkeypatch):
     probes = []
     probe = Video._probe

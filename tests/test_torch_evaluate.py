@@ -113,6 +113,7 @@ def test_accuracy():
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.6, 0.1, 0.3]])
     found = Evaluation(scores, torch.tensor([1, 1, 0, 0]))
     assert [found.accuracy(k) for k in (1, 2, 3)] == [0.5, 0.75, 1.0]
+    assert repr(found) == "Evaluation(videos=4, classes=3, accuracy=0.500)"
     with pytest.raises(ValueError, match=re.escape("k (4) must lie in [1, 3]: the scores are of 3 classes")):
         found.accuracy(4)
 

@@ -249,6 +249,9 @@ class VideoDataset:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        return self.files.line(type(self).__name__, classes=len(self.classes) or None, **self.output)
+
     def training(self, steps: MultigridCallback | Schedule, **options: Any) -> Any:
         """Return mini-batches for ``model.fit``: (clips, labels), each clip on its sample's grid.
 
@@ -298,6 +301,10 @@ class VideoViews(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self._videos)
+
+    def __repr__(self) -> str:
+        _, t, h, w = self.schedule.shape
+        return f"VideoViews(videos={len(self.dataset)}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         files = self.dataset.files

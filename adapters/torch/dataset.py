@@ -41,6 +41,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
     ...     file.mux(stream.encode())
     >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
+    >>> dataset
+    VideoDataset(videos=2, mean=0.45, std=0.225, dtype=torch.float32, stride=2)
     >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> loader = DataLoader(dataset, batch_sampler=BatchSampler(schedule))
     >>> for step, (clips, labels) in zip(schedule, loader):
@@ -147,6 +149,11 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        classes = len(self.classes) or None
+        on = None if self.resample_on == "worker" else self.resample_on
+        return self.files.line(type(self).__name__, classes=classes, **self.output, resample_on=on)
+
     def __getitem__(self, sample: Sample) -> tuple[Clips, Any]:
         return self._read([sample])[0]
 
@@ -199,6 +206,10 @@ class VideoViews(Dataset[tuple[Clips, Any]]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __repr__(self) -> str:
+        _, t, h, w = self.schedule.shape
+        return f"VideoViews(videos={len(self)}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
 
     def __getitem__(self, index: int) -> tuple[Clips, Any]:
         pixels, grids = self.dataset.files.read_views(self.schedule, index, clips=self.clips, crops=self.crops)

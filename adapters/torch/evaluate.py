@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Subset
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation:
     """What `evaluate` found: a row of scores for each video, in the order of the data set, on the CPU."""
 
@@ -25,12 +25,18 @@ class Evaluation:
     labels: Tensor
     """videos."""
 
+    def __repr__(self) -> str:
+        videos, classes = self.scores.shape
+        return f"Evaluation(videos={videos}, classes={classes}, accuracy={self.accuracy():.3f})"
+
     def accuracy(self, k: int = 1) -> float:
         """Return the share of videos whose label is among the `k` highest scores, in [0, 1].
 
         >>> import torch
         >>> from pymultigrid.torch import Evaluation
         >>> found = Evaluation(torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1]]), torch.tensor([0, 1]))
+        >>> found
+        Evaluation(videos=2, classes=3, accuracy=0.500)
         >>> found.accuracy(), found.accuracy(k=2)
         (0.5, 1.0)
         """
