@@ -13,6 +13,8 @@ from pymultigrid import Schedule, Shape
 def main() -> None:
     torch.distributed.init_process_group()
     device = torch.device(f"cuda:{torch.distributed.get_node_local_rank()}" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else what asks for "cuda" alone goes to the first one, in every process
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
     model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes))).to(device)
