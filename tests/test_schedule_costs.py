@@ -8,15 +8,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinetics import kinetics
 
 from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
 
-KINETICS = {"samples": 240_436, "epochs": 239, "lr_drops": (94, 154, 196)}
 RESOLUTION = 1.01
-
-
-def kinetics(**options):
-    return Schedule.from_epochs(Shape(8, 32, 224, 224), **{**KINETICS, "processes": 8, **options})
 
 
 def clips(schedule):
