@@ -11,7 +11,8 @@ torch = pytest.importorskip(
 
 from processes import processes  # noqa: E402
 from pymultigrid.torch import SubBatchNorm3d, sub_batches  # noqa: E402
-from test_torch_batch_norm import GOLDEN, batch, close, net  # noqa: E402
+from test_torch_batch_norm import batch, close  # noqa: E402
+from test_torch_sub_batches import GOLDEN, net  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
