@@ -30,6 +30,16 @@ def write(
     return path
 
 
+def write_classes(root):
+    """Write three classes of two files each, of different lengths and sizes, and return the folder."""
+    for label, name in enumerate(("cat", "dog", "eel")):
+        (root / name).mkdir()
+        for i in range(2):
+            write(root / name / f"{i}.mp4", frames=24 + 8 * label, height=48 + 16 * i, width=64 + 16 * label)
+        (root / name / "notes.txt").write_text("no video")
+    return root
+
+
 def decode(path):
     """Every frame of a file in order, by PyAV's plain loop: the reference for `Video.read`."""
     with av.open(str(path)) as file:

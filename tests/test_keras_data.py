@@ -24,14 +24,7 @@ on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is T
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of two files each, of different lengths and sizes."""
-    root = tmp_path_factory.mktemp("videos")
-    for label, name in enumerate(("cat", "dog", "eel")):
-        (root / name).mkdir()
-        for i in range(2):
-            mp4.write(root / name / f"{i}.mp4", frames=24 + 8 * label, height=48 + 16 * i, width=64 + 16 * label)
-        (root / name / "notes.txt").write_text("no video")
-    return root
+    return mp4.write_classes(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="module")

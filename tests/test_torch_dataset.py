@@ -27,14 +27,7 @@ SCHEDULE = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_dro
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of two files each, of different lengths and sizes."""
-    root = tmp_path_factory.mktemp("videos")
-    for label, name in enumerate(("cat", "dog", "eel")):
-        (root / name).mkdir()
-        for i in range(2):
-            mp4.write(root / name / f"{i}.mp4", frames=24 + 8 * label, height=48 + 16 * i, width=64 + 16 * label)
-        (root / name / "notes.txt").write_text("no video")
-    return root
+    return mp4.write_classes(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="module")
