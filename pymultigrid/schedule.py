@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
@@ -261,19 +261,18 @@ class Schedule:
         ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(first, full, strict=True))
         ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
         lengths = [until - since for since, until in pairwise(ends)]
-        return cls.from_phases(
+        rules = arguments.rules(
             shape,
-            list(zip(lengths, zip(*ramps, strict=True), strict=True)),
-            samples=samples,
-            lr_drops=lr_drops,
-            processes=processes,
-            batch_growth=batch_growth,
-            lr_scaling=lr_scaling,
-            multiple_of=multiple_of,
-            frames_multiple_of=frames_multiple_of,
-            batch_multiple_of=batch_multiple_of,
-            costs=costs,
+            sum(lengths),
+            lr_drops,
+            None,
+            batch_growth,
+            lr_scaling,
+            (frames_multiple_of, multiple_of, batch_multiple_of),
+            costs,
         )
+        rows = list(zip(lengths, repeat(0.0, n), *ramps, strict=True))  # a batch of 0 stands for the rule
+        return cls.__new__(cls)._lay(shape, sum(lengths), samples, processes, _core.plan_phases(rules, rows))
 
     def _lay(
         self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan, *, counted: bool = True
