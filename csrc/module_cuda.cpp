@@ -8,6 +8,6 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   using namespace multigrid;
-  static const CudaDoors doors{multigrid_cuda_count, multigrid_cuda_processors, multigrid_cuda_run};
+  static const CudaDoors doors{multigrid_cuda_count, multigrid_cuda_size, multigrid_cuda_run};
   m.attr("doors") = py::capsule(&doors, cuda_doors);
 }

@@ -232,10 +232,10 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
                    const BatchView& out, int device, std::int64_t stream) {
   const CudaDoors* doors = cuda_doors_if_built();
   if (!doors) throw std::runtime_error("video is on a GPU, and " + *cuda_missing() + "; pass it in host memory");
-  int processors;
-  check_cuda(doors->processors(device, &processors));
+  Gpu gpu;
+  check_cuda(doors->size(device, &gpu));
   const py::gil_scoped_release unlocked;
-  launch_each(videos, grids, options, out, processors,
+  launch_each(videos, grids, options, out, gpu,
               [&](const Launch& launch) { check_cuda(doors->run(&launch, device, reinterpret_cast<void*>(stream))); });
 }
 
@@ -273,7 +273,7 @@ void resample_tiles(const py::object& video, const py::object& grid, const py::o
   const Array array = array_from(to, "out");
   const BatchView out = batch_from(array, videos, grids, layout_from(layout));
   check_options(videos.views, options, out);
-  launch_each(videos.views, grids, options, out, processors, run_on_host);
+  launch_each(videos.views, grids, options, out, {processors, 160 * 1024}, run_on_host);
 }
 
 }  // namespace

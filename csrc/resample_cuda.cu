@@ -3,25 +3,43 @@
 #include <cuda_runtime.h>
 
 #include "resample_cuda.h"
-#include "resample_worker.h"
+#include "resample_walker.h"
 
 namespace multigrid {
 namespace {
+
+template <class Kind, class Out, bool Sums, int Taps>
+__device__ __forceinline__ void walk_tile(const Worker<Kind>& worker) {
+  Walker<Kind, Out, Sums, Taps> walker(worker);
+  const int batches = worker.batches();
+  worker.stage(0);
+  for (int batch = 0; batch < batches; ++batch) {
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    __syncthreads();
+    if (batch + 1 < batches) worker.stage(batch + 1);
+    walker.walk(worker, batch);
+  }
+}
 
 // 64 registers a thread leave room for four blocks of 256 threads on a multiprocessor.
 template <class Kind, class Out>
 __global__ void __launch_bounds__(256, 4) resample_tiles(const __grid_constant__ Launch launch) {
   extern __shared__ uint4 shared[];
-  Worker<Kind, Out> worker(launch, blockIdx.x, threadIdx.x, reinterpret_cast<std::uint32_t*>(shared));
-  __syncthreads();
+  const Worker<Kind> worker(launch, blockIdx.x, threadIdx.x, reinterpret_cast<std::uint32_t*>(shared));
   worker.fill_tables();
   __syncthreads();
-  const int batches = worker.batches();
-  for (int batch = 0; batch <= batches; ++batch) {
-    if (batch < batches) worker.stage(batch);
-    if (batch > 0) worker.walk(batch - 1);
-    __syncthreads();
-  }
+  worker.bound();
+  __syncthreads();
+  const Path path = path_of(launch, worker.source);
+  if (!path.sums)
+    path.taps ? walk_tile<Kind, Out, false, 2>(worker) : walk_tile<Kind, Out, false, 0>(worker);
+  else if (path.taps == 3)
+    walk_tile<Kind, Out, true, 3>(worker);
+  else if (path.taps == 4)
+    walk_tile<Kind, Out, true, 4>(worker);
+  else
+    path.taps ? walk_tile<Kind, Out, true, 6>(worker) : walk_tile<Kind, Out, true, 0>(worker);
 }
 
 template <class Kind>
@@ -83,8 +101,10 @@ extern "C" const char* multigrid_cuda_count(int* devices) {
   return cudaGetErrorString(error);
 }
 
-extern "C" const char* multigrid_cuda_processors(int device, int* processors) {
-  return text(cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device));
+extern "C" const char* multigrid_cuda_size(int device, Gpu* gpu) {
+  const cudaError_t error = cudaDeviceGetAttribute(&gpu->processors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return text(error);
+  return text(cudaDeviceGetAttribute(&gpu->shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
 }
 
 extern "C" const char* multigrid_cuda_run(const Launch* launch, int device, void* stream) {

@@ -5,9 +5,14 @@ namespace multigrid {
 
 struct Launch;
 
+// What the cut of a batch into tiles depends on: how many multiprocessors, and the shared memory of one in bytes.
+struct Gpu {
+  int processors, shared;
+};
+
 struct CudaDoors {
   const char* (*count)(int* devices);
-  const char* (*processors)(int device, int* processors);
+  const char* (*size)(int device, Gpu* gpu);
   // Puts the launch on a stream of the device and returns at once; the launch is copied.
   const char* (*run)(const Launch* launch, int device, void* stream);
 };
@@ -18,6 +23,6 @@ constexpr const char* cuda_doors = "pymultigrid.cuda_doors";
 
 extern "C" {
 const char* multigrid_cuda_count(int* devices);
-const char* multigrid_cuda_processors(int device, int* processors);
+const char* multigrid_cuda_size(int device, multigrid::Gpu* gpu);
 const char* multigrid_cuda_run(const multigrid::Launch* launch, int device, void* stream);
 }

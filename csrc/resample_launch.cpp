@@ -1,6 +1,7 @@
 #include "resample_launch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "refuse.h"
@@ -8,32 +9,40 @@
 namespace multigrid {
 namespace {
 
-constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, usual_words = 32 * 1024 / 4, most_slots = 8;
-constexpr int tiles_a_processor = 16;
+constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, most_log_slots = 3;
+constexpr int blocks_a_processor = 4;
+constexpr std::int32_t rows_of_tables = 8;  // filling a tile's tables takes as long as so many of its rows
 
 // What the cut depends on: of all clips of a launch, the most that any needs.
 class Cut {
  public:
-  Cut(const Launch& launch, int processors) : launch_(launch) {
+  Cut(const Launch& launch, const Gpu& gpu) : launch_(launch) {
     Tiling& cut = tiling_;
     const std::int32_t pairs = (launch.w + 1) / 2, planes = launch.planes();
+    for (int i = 0; i < launch.clips; ++i) {
+      row_words_ = std::max<std::int64_t>(row_words_, row_words(launch.sources[i]));
+      column_lines_ = std::max<std::int64_t>(column_lines_, 1 + up_to_4(launch.sources[i].column_taps));
+    }
     across(std::max(1, (pairs + most_threads - 1) / most_threads));
     cut.planes = std::max(1, std::min({planes, most_threads / cut.pairs, std::int32_t{32}}));
     cut.rows = 1;
     while (!fits() && cut.planes > 1) cut.planes = (cut.planes + 1) / 2;
     while (!fits() && cut.pairs > 1) across(2 * cut.across);
     cut.in_depth = (planes + cut.planes - 1) / cut.planes;
-    const std::int64_t wanted = std::int64_t{tiles_a_processor} * processors;
-    const std::int64_t tiles = std::int64_t{launch.clips} * cut.in_depth * cut.across;
-    const std::int64_t down = std::clamp<std::int64_t>((wanted + tiles - 1) / tiles, 1, (launch.h + 15) / 16);
-    cut.rows = static_cast<std::int32_t>((launch.h + down - 1) / down);
+    cut.rows =
+        rows(std::int64_t{launch.clips} * cut.in_depth * cut.across, std::int64_t{blocks_a_processor} * gpu.processors);
     while (cut.rows > 1 && !fits()) cut.rows = (cut.rows + 1) / 2;
     cut.down = (launch.h + cut.rows - 1) / cut.rows;
     cut.threads = (cut.pairs * cut.planes + 31) / 32 * 32;
-    cut.words = static_cast<std::int32_t>(std::max(words(1), std::min<std::int64_t>(words(most_slots), usual_words)));
+    const std::int64_t share = std::min(gpu.shared / blocks_a_processor - 1024, 4 * most_words) / 4;
+    while (cut.log_slots < most_log_slots && words(cut.log_slots + 1) <= share) ++cut.log_slots;
+    cut.words = static_cast<std::int32_t>(words(cut.log_slots));
+    const std::int32_t rows = cut.planes * (launch.blend ? 2 : 1) << cut.log_slots;
+    cut.log_lanes = 3;
+    while (cut.log_lanes < 5 && rows << (cut.log_lanes + 1) <= cut.threads) ++cut.log_lanes;
   }
 
-  bool fits() const { return words(1) <= most_words; }
+  bool fits() { return words(0) <= most_words; }
   const Tiling& tiling() const { return tiling_; }
 
  private:
@@ -41,28 +50,50 @@ class Cut {
     const std::int32_t pairs = (launch_.w + 1) / 2;
     tiling_.pairs = (pairs + tiles - 1) / tiles;
     tiling_.across = (pairs + tiling_.pairs - 1) / tiling_.pairs;
+    tiling_.staged_words = 0;
+    for (int i = 0; i < launch_.clips; ++i)
+      tiling_.staged_words =
+          std::max(tiling_.staged_words, static_cast<std::int32_t>(staged_words(launch_.sources[i])));
   }
 
-  std::int64_t words(int slots) const {
-    std::int64_t most = 0;
-    for (int i = 0; i < launch_.clips; ++i) most = std::max(most, words(launch_.sources[i], slots));
-    return most;
+  // Rows of a tile, so that the blocks that run at once are done soonest: they take turns, and the last turn is as long
+  // as the others, however few tiles are left for it.
+  std::int32_t rows(std::int64_t tiles, std::int64_t at_once) const {
+    std::int32_t best = launch_.h;
+    std::int64_t least = std::numeric_limits<std::int64_t>::max();
+    for (std::int32_t down = 1; down <= (launch_.h + 15) / 16; ++down) {
+      const std::int32_t rows = (launch_.h + down - 1) / down;
+      const std::int64_t turns = (tiles * ((launch_.h + rows - 1) / rows) + at_once - 1) / at_once;
+      const std::int64_t time = turns * (rows + rows_of_tables);
+      if (time < least) least = time, best = rows;
+    }
+    return best;
   }
 
-  // An upper bound on a tile's shared memory, with that many slots in each half of the staged rows.
-  std::int64_t words(const Source& source, int slots) const {
-    const Cells h = cells_of(source, 1, launch_.h), w = cells_of(source, 2, launch_.w);
-    const std::int64_t h_taps = most_taps(h, launch_.filter), w_taps = most_taps(w, launch_.filter);
+  // Lays out the shared memory; returns how much it is.
+  std::int64_t words(std::int32_t log_slots) {
+    const std::int64_t rows_at = planes_at + plane_words * std::int64_t{tiling_.planes};
+    const std::int64_t columns_at = rows_at + (tiling_.rows + 1) * row_words_;
+    const std::int64_t staged_at = (columns_at + column_lines_ * 2 * tiling_.pairs + 3) / 4 * 4;
+    tiling_.rows_at = static_cast<std::int32_t>(rows_at);
+    tiling_.columns_at = static_cast<std::int32_t>(columns_at);
+    tiling_.staged_at = static_cast<std::int32_t>(staged_at);
+    const std::int64_t staged = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1) * tiling_.staged_words;
+    return staged_at + 2 * (staged << log_slots);
+  }
+
+  // An upper bound on a staged row: four words before it, its pixels, and those that a column's taps of weight 0 reach.
+  std::int64_t staged_words(const Source& source) const {
+    const Cells w = cells_of(source, 2, launch_.w);
     const double stride = w.span / static_cast<double>(w.size);
-    const std::int64_t reach = static_cast<std::int64_t>(2 * tiling_.pairs * stride) + w_taps + 2;
-    const std::int64_t row = std::min(reach, w.hi - w.lo) + 4 + w_taps + 3;
-    const std::int64_t planes = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1);
-    const std::int64_t late = std::max<std::int64_t>(0, w_taps - kept_taps) * 2 * tiling_.pairs;
-    return planes_at + tiling_.planes * static_cast<std::int64_t>(sizeof(PlaneRows) / 4) + tiling_.rows * (2 + h_taps) +
-           late + 4 + 2 * planes * slots * row;
+    const std::int64_t taps = up_to_4(source.column_taps);
+    const std::int64_t reach = static_cast<std::int64_t>(2 * tiling_.pairs * stride) + taps + 2;
+    const std::int64_t pixels = std::min(reach, w.hi - w.lo) + taps;
+    return 4 + (launch_.rgb ? (15 + 3 * pixels + 8 + 15) / 16 * 4 : (pixels + 3) / 4 * 4);
   }
 
   const Launch& launch_;
+  std::int64_t row_words_ = 0, column_lines_ = 5;
   Tiling tiling_{};
 };
 
@@ -70,7 +101,8 @@ bool one_dtype(const std::vector<ClipView>& videos, DType dtype) {
   return std::all_of(videos.begin(), videos.end(), [&](const ClipView& video) { return video.dtype == dtype; });
 }
 
-Source source_of(const ClipView& video, const Grid& grid) {
+Source source_of(const ClipView& video, const Grid& grid, Filter filter) {
+  const std::int64_t row_taps = most_taps(cells_of(grid.h), filter);
   return {static_cast<const char*>(video.data),
           video.pitch_t,
           video.pitch_h,
@@ -81,9 +113,12 @@ Source source_of(const ClipView& video, const Grid& grid) {
           static_cast<std::int32_t>(video.t),
           static_cast<std::int32_t>(video.h),
           static_cast<std::int32_t>(video.w),
+          static_cast<std::int32_t>(row_taps),
+          static_cast<std::int32_t>(most_taps(cells_of(grid.w), filter)),
+          static_cast<std::uint16_t>(video.c),
           static_cast<std::uint8_t>(video.dtype),
           static_cast<std::uint8_t>(grid.beyond),
-          static_cast<std::uint16_t>(video.c)};
+          row_taps <= 2 && std::fabs(grid.h.stride()) > static_cast<double>(row_taps)};
 }
 
 // All but the sources and how they are cut.
@@ -102,10 +137,10 @@ Launch launch_of(const std::vector<ClipView>& videos, const Grid& grid, const Op
   launch.paired =
       side_by_side && out.w % 2 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % (2 * bytes_of(out.dtype)) == 0;
   const bool planar = out.layout == Layout::cthw;
-  launch.pixel_step = planar ? 1 : out.c;
+  launch.pixel_step = (planar ? 1 : out.c) * bytes_of(out.dtype);
   launch.row_step = out.w * launch.pixel_step;
-  launch.channel_step = planar ? out.t * out.h * out.w : 1;
-  launch.clip_step = out.c * out.t * out.h * out.w;
+  launch.channel_step = (planar ? out.t * out.h * out.w : 1) * bytes_of(out.dtype);
+  launch.clip_step = out.clip_bytes();
   const std::int64_t channels = std::min<std::int64_t>(out.c, most_channels);
   const Scale of_floats = scale_of(options, DType::f32, out.dtype, channels);
   const Scale of_bytes = scale_of(options, DType::u8, out.dtype, channels);
@@ -141,7 +176,7 @@ void check_launch(const std::vector<ClipView>& videos, const Grid& grid, const O
 }  // namespace
 
 void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
-                 const BatchView& out, int processors, const std::function<void(const Launch&)>& run) {
+                 const BatchView& out, const Gpu& gpu, const std::function<void(const Launch&)>& run) {
   check_launch(videos, grids[0], options, out);
   Launch launch = launch_of(videos, grids[0], options, out);
   const std::int64_t all = static_cast<std::int64_t>(videos.size());
@@ -149,8 +184,8 @@ void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& g
     launch.out = static_cast<char*>(out.data) + done * out.clip_bytes();
     launch.clips = static_cast<std::int32_t>(std::min<std::int64_t>(all - done, most_sources));
     for (std::int32_t i = 0; i < launch.clips; ++i)
-      launch.sources[i] = source_of(videos[done + i], grids[grids.size() == 1 ? 0 : done + i]);
-    const Cut cut(launch, processors);
+      launch.sources[i] = source_of(videos[done + i], grids[grids.size() == 1 ? 0 : done + i], options.filter);
+    Cut cut(launch, gpu);
     if (!cut.fits())
       refuse("grid.h or grid.w has cells of thousands of pixels, which do not fit in the GPU's shared memory; ",
              "use a smaller stride, or the CPU");

@@ -4,15 +4,16 @@
 #include <functional>
 
 #include "resample.h"
+#include "resample_cuda.h"
 #include "resample_tile.h"
 
 namespace multigrid {
 
-// Calls `run` for the batch: once for up to most_sources clips. `processors` of the device share the tiles. Expects
+// Calls `run` for the batch: once for up to most_sources clips. Expects
 // what check_grids and check_options passed; throws std::invalid_argument for what the kernel's 32-bit sizes and the
 // shared memory do not hold.
 void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
-                 const BatchView& out, int processors, const std::function<void(const Launch&)>& run);
+                 const BatchView& out, const Gpu& gpu, const std::function<void(const Launch&)>& run);
 
 // The kernel without a GPU, for tests: each tile's threads one after the other, in odd tiles the last first, so that
 // what depends on their order shows.

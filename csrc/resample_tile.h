@@ -15,6 +15,7 @@
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline.h>
 #define MULTIGRID_PHASE __host__ __device__ __forceinline__
 #else
 #define MULTIGRID_PHASE inline
@@ -27,9 +28,10 @@ struct Source {
   const char* data;
   std::int64_t pitch_t, pitch_h, pitch_w, pitch_c;
   double start[3], span[3];
-  std::int32_t t, h, w;
-  std::uint8_t dtype, beyond;
+  std::int32_t t, h, w, row_taps, column_taps;  // taps: the most that a cell has
   std::uint16_t c;
+  std::uint8_t dtype, beyond;
+  bool skips;  // between the rows that cells look at are some that none needs
 };
 
 MULTIGRID_HD inline Cells cells_of(const Source& source, int axis, std::int32_t size) {
@@ -39,24 +41,26 @@ MULTIGRID_HD inline Cells cells_of(const Source& source, int axis, std::int32_t 
 // The bytes of a video, from the lowest to past the highest.
 struct Memory {
   const char *begin, *end;
-
-  MULTIGRID_HD explicit Memory(const Source& video) : begin(video.data), end(video.data) {
-    const std::int64_t steps[] = {video.pitch_t * (video.t - 1), video.pitch_h * (video.h - 1),
-                                  video.pitch_w * (video.w - 1), video.pitch_c * (video.c - 1)};
-    for (const std::int64_t step : steps) (step < 0 ? begin : end) += step;
-    end += bytes_of(static_cast<DType>(video.dtype));
-  }
 };
 
-// How every clip is cut into tiles.
+MULTIGRID_HD inline Memory memory_of(const Source& video) {
+  Memory memory{video.data, video.data + bytes_of(static_cast<DType>(video.dtype))};
+  const std::int64_t steps[] = {video.pitch_t * (video.t - 1), video.pitch_h * (video.h - 1),
+                                video.pitch_w * (video.w - 1), video.pitch_c * (video.c - 1)};
+  for (const std::int64_t step : steps) (step < 0 ? memory.begin : memory.end) += step;
+  return memory;
+}
+
+// How every clip is cut into tiles, and where things lie in a tile's shared memory, in words.
 struct Tiling {
   std::int32_t pairs, rows, planes;     // of a tile: pairs of columns, output rows, planes
   std::int32_t across, down, in_depth;  // tiles of a clip
-  std::int32_t words;                   // of shared memory
   std::int32_t threads;
+  std::int32_t log_slots, log_lanes;  // 2^log_slots source rows of a plane are staged together, a row by 2^log_lanes
+  std::int32_t rows_at, columns_at, staged_at, staged_words, words;
 };
 
-constexpr int most_sources = 300, most_channels = 32;
+constexpr int most_sources = 256, most_channels = 32;
 
 // Everything that a launch is told. It travels as the kernel's parameter, of which CUDA takes 32764 bytes: no table to
 // copy, to keep alive or to wait for.
@@ -69,7 +73,7 @@ struct Launch {
   bool rgb, blend, paired;  // rgb: all videos are three bytes a pixel; paired: two neighbours may be stored at once
   float times[2][most_channels], plus[most_channels];  // of a channel; times[1] for uint8 videos
 
-  // From a value to its neighbour along an axis.
+  // From a value to its neighbour along an axis, in bytes.
   std::int64_t row_step, pixel_step, channel_step, clip_step;
 
   MULTIGRID_HD std::int32_t planes() const { return rgb ? t : t * c; }
@@ -82,40 +86,28 @@ struct Launch {
 };
 static_assert(sizeof(Launch) <= 32764);
 
-// Taps of a column that are kept in registers: antialias up to a stride of 1.5 needs no more.
-constexpr int kept_taps = 3;
+// Of a tile's shared memory, in words: where its planes begin, and how long each is.
+constexpr std::int32_t planes_at = 16, plane_words = 6;
 
-// A plane of the tile: its frame, or the two that are blended.
-struct PlaneRows {
-  const char* frame[2];
-  float share[2];
-};
+// Cells of more than two rows are summed as the rows come; others are a mix of the last two.
+MULTIGRID_HD inline bool many_rows(const Source& source) { return source.row_taps > 2; }
+
+// The words of a row in a tile's table: see Worker.
+template <bool Sums>
+MULTIGRID_HD inline std::int32_t row_words(const Source& source) {
+  return Sums ? 2 + 2 * source.row_taps : 4;
+}
+MULTIGRID_HD inline std::int32_t row_words(const Source& source) {
+  return many_rows(source) ? row_words<true>(source) : row_words<false>(source);
+}
 
 MULTIGRID_HD inline std::int32_t up_to_4(std::int32_t n) { return (n + 3) / 4 * 4; }
 
-// Where a tile's tables lie in shared memory, in words: the tile, its planes, its rows (first pixel, count, weights),
-// the columns' taps past those kept, and then twice the staged rows.
-constexpr std::int32_t planes_at = 20;
-struct TileRoom {
-  std::int32_t row_taps, column_taps, rows, columns, staged;
-
-  MULTIGRID_HD TileRoom(const Tiling& tiling, const Cells& h, const Cells& w, Filter filter)
-      : row_taps(static_cast<std::int32_t>(most_taps(h, filter))),
-        column_taps(static_cast<std::int32_t>(most_taps(w, filter))),
-        rows(planes_at + tiling.planes * static_cast<std::int32_t>(sizeof(PlaneRows) / 4)),
-        columns(rows + tiling.rows * (2 + row_taps)),
-        staged(up_to_4(columns + (column_taps > kept_taps ? (column_taps - kept_taps) * 2 * tiling.pairs : 0))) {}
-};
-
-// The words of a staged row: its pixels in fours, and as many more as a column may look past them with weight 0.
-MULTIGRID_HD inline std::int32_t row_words(std::int32_t pixels, std::int32_t taps) {
-  return up_to_4(pixels) + up_to_4(taps - 1);
-}
-
+// From memory that nobody writes meanwhile.
 template <class T>
 MULTIGRID_HD inline T read(const char* from) {
 #ifdef __CUDA_ARCH__
-  return *reinterpret_cast<const T*>(from);
+  return __ldg(reinterpret_cast<const T*>(from));
 #else
   T value;
   std::memcpy(&value, from, sizeof value);
@@ -123,79 +115,107 @@ MULTIGRID_HD inline T read(const char* from) {
 #endif
 }
 
-// Four bytes at an address that is a multiple of four, from memory that nobody writes meanwhile.
-MULTIGRID_HD inline std::uint32_t read_word(const char* from) {
+template <class T>
+MULTIGRID_HD inline void write(char* to, const T& value) {
 #ifdef __CUDA_ARCH__
-  return __ldg(reinterpret_cast<const unsigned int*>(from));
+  *reinterpret_cast<T*>(to) = value;
 #else
-  return read<std::uint32_t>(from);
+  std::memcpy(to, &value, sizeof value);
 #endif
 }
 
-// Four words at an address that is a multiple of sixteen.
-MULTIGRID_HD inline void write_words(std::uint32_t* to, std::uint32_t a, std::uint32_t b, std::uint32_t c,
-                                     std::uint32_t d) {
+// Sixteen bytes from and to addresses that are multiples of sixteen. They may still be on their way at the return.
+MULTIGRID_HD inline void copy_16(std::uint32_t* to, const char* from) {
 #ifdef __CUDA_ARCH__
-  *reinterpret_cast<uint4*>(to) = make_uint4(a, b, c, d);
+  __pipeline_memcpy_async(to, from, 16);
 #else
-  to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+  std::memcpy(to, from, 16);
 #endif
 }
 
-// Bytes `shift / 8` and up of the eight bytes low, high.
+// Bytes `shift / 8 % 4` and up of the eight bytes low, high.
 MULTIGRID_HD inline std::uint32_t shifted(std::uint32_t low, std::uint32_t high, int shift) {
 #ifdef __CUDA_ARCH__
   return __funnelshift_r(low, high, shift);
 #else
-  return shift ? low >> shift | high << (32 - shift) : low;
+  return shift % 32 ? low >> shift % 32 | high << (32 - shift % 32) : low;
 #endif
+}
+
+// `assign`, with the device's own conversions.
+template <class Out>
+MULTIGRID_HD inline Out converted(float x) {
+#ifdef __CUDA_ARCH__
+  if constexpr (std::is_same_v<Out, Half>) return {__half_as_ushort(__float2half_rn(x))};
+  if constexpr (std::is_same_v<Out, Bfloat16>) return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+  if constexpr (std::is_same_v<Out, std::uint8_t>) {
+    const float clipped = fminf(fmaxf(x, 0.0f), 255.0f);
+    return static_cast<std::uint8_t>(bits_of(clipped + 12582912.0f) & 0xffu);
+  }
+#endif
+  Out to;
+  assign(to, x);
+  return to;
+}
+
+template <class Out>
+MULTIGRID_HD inline void assign_one(char* to, float x) {
+  const Out value = converted<Out>(x);
+  write(to, value);
 }
 
 // Two neighbours, `to` aligned to both.
 template <class Out>
-MULTIGRID_HD inline void assign_pair(Out* to, float a, float b) {
-#ifdef __CUDA_ARCH__
-  if constexpr (std::is_same_v<Out, Half>) {
-    *reinterpret_cast<__half2*>(to) = __floats2half2_rn(a, b);
-  } else if constexpr (std::is_same_v<Out, Bfloat16>) {
-    *reinterpret_cast<__nv_bfloat162*>(to) = __floats2bfloat162_rn(a, b);
-  } else {
-    struct alignas(2 * sizeof(Out)) Pair {
-      Out first, second;
-    } pair;
-    assign(pair.first, a), assign(pair.second, b);
-    *reinterpret_cast<Pair*>(to) = pair;
-  }
-#else
-  assign(to[0], a), assign(to[1], b);
-#endif
+MULTIGRID_HD inline void assign_pair(char* to, float a, float b) {
+  struct alignas(2 * sizeof(Out)) Pair {
+    Out first, second;
+  };
+  write(to, Pair{converted<Out>(a), converted<Out>(b)});
 }
 
-// Three bytes in a word, read together. 2^23 + byte is a float whose last bits are the byte, and the product with its
-// scale, less 2^23 times that, is rounded once.
+// How the pixels of a staged row are kept, from where its first word says on.
+//
+// Three bytes a pixel, as in the video. A byte is taken for the bits of a float, which is 2^-149 times as large: exact,
+// and one instruction. The weights of columns make up for 2^126 of it, those of rows for the rest.
 struct Rgb {
-  static constexpr int channels = 3;
+  static constexpr int channels = 3, step = 3;
+  static constexpr float times_column = 0x1p126f, times_row = 0x1p23f;
 
-  MULTIGRID_PHASE static void add(float* sum, std::uint32_t word, float weight, const float* times) {
-    MULTIGRID_UNROLL
-    for (int c = 0; c < 3; ++c) {
+  MULTIGRID_PHASE static float level(std::uint32_t word, int byte) {
 #ifdef __CUDA_ARCH__
-      const float lifted = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440 | c));
-      const float value = __fmaf_rn(lifted, times[c], -8388608.0f * times[c]);
+    return __uint_as_float(__byte_perm(word, 0, 0x4440 | byte));
 #else
-      const float value = static_cast<float>(word >> 8 * c & 0xffu) * times[c];
+    return from_bits(word >> 8 * byte & 0xffu);
 #endif
-      sum[c] += value * weight;
-    }
+  }
+
+  MULTIGRID_PHASE static float with(float sum, float x, float weight) { return sum + x * weight; }
+
+  // Adds the pixels from byte `at` on.
+  template <int Taps>
+  MULTIGRID_PHASE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
+    constexpr int read = (3 * Taps + 2) / 4 + 1, used = (3 * Taps + 3) / 4;  // words; 0 to 3 bytes come before `at`
+    std::uint32_t words[read];
+    MULTIGRID_UNROLL
+    for (int i = 0; i < read; ++i) words[i] = row[(at >> 2) + i];
+    MULTIGRID_UNROLL
+    for (int i = 0; i < used; ++i) words[i] = shifted(words[i], words[i + 1 < read ? i + 1 : i], 8 * at);
+    MULTIGRID_UNROLL
+    for (int v = 0; v < 3 * Taps; ++v) sum[v % 3] = with(sum[v % 3], level(words[v / 4], v % 4), weight[v / 3]);
   }
 };
 
-// One channel, as the bits of a float that has its scale already. A weight of 0 is no tap, and may lie on a NaN.
+// One channel, as floats. A weight of 0 is no tap, and may lie on a NaN.
 struct Single {
-  static constexpr int channels = 1;
+  static constexpr int channels = 1, step = 1;
+  static constexpr float times_column = 1, times_row = 1;
 
-  MULTIGRID_PHASE static void add(float* sum, std::uint32_t word, float weight, const float*) {
-    if (weight != 0) *sum += from_bits(word) * weight;
+  MULTIGRID_PHASE static float with(float sum, float x, float weight) { return weight != 0 ? sum + x * weight : sum; }
+
+  template <int Taps>
+  MULTIGRID_PHASE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
+    MULTIGRID_UNROLL
+    for (int t = 0; t < Taps; ++t) *sum = with(*sum, from_bits(row[at + t]), weight[t]);
   }
 };
 

@@ -82,6 +82,7 @@ MULTIGRID_HD inline double weight_of(const Taps& taps, Filter filter, std::int64
 // One over the sum of a cell's weights, or 0 for an area cell too thin for a double to tell its ends apart.
 MULTIGRID_HD inline double share_of(const Taps& taps, Filter filter) {
   double sum = 0;
+  MULTIGRID_ROLLED
   for (std::int64_t t = 0; t < taps.count; ++t) sum += weight_of(taps, filter, taps.first + t);
   return sum > 0 ? 1 / sum : 0;
 }

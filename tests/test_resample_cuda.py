@@ -73,9 +73,9 @@ def test_bfloat16(layout, channels):
 
 
 def test_rows_at_every_address():
-    """Packed rows are staged in aligned words: every start, pitch and end of a row, and of the video's memory."""
+    """Packed rows are staged in aligned chunks: every start, pitch and end of a row, and of the memory."""
     memory = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8)
-    for start, pitch, width in itertools.product(range(5), (60, 61, 62, 63), (1, 2, 3, 4, 5, 19, 20)):
+    for start, pitch, width in itertools.product((0, 1, 6, 11, 15), (60, 61, 63, 64), (1, 2, 3, 5, 16, 19, 20)):
         rows = np.lib.stride_tricks.as_strided(memory[start:], (2, 5, width, 3), (5 * pitch, pitch, 3, 1))
         for video in (rows, rows[:, ::-1], rows[::-1], rows[:, :, ::-1], rows[..., ::-1]):
             assert off_by(tiles(video, (2, 4, 7)), resample(video, (2, 4, 7))) < LEVEL
@@ -164,6 +164,19 @@ def test_sizes_that_make_other_tiles(mode, antialias, shape, size):
         options = {"mode": mode, "antialias": antialias, "temporal": temporal}
         want = reference.resample(video, Grid(*(Axis(0, e, s) for e, s in zip(shape, size, strict=False))), **options)
         assert off_by(tiles(video, size, **options, processors=8), want / 255) < 5 * LEVEL  # sums of up to 600 rows
+
+
+@pytest.mark.parametrize("stride", [0.4, 1, 1.2, 1.7, 2.4, 2.9, 3.7, 9])
+@pytest.mark.parametrize("layout", ["CTHW", "THWC"])
+def test_cells_of_every_width(stride, layout):
+    """Cells of two rows, and of two to six columns, have code of their own where pixels are stored in pairs."""
+    video = make_video((3, 83, 131, 3))
+    for mode, antialias in MODES:
+        for size in ((3, round(83 / stride), 2 * round(65 / stride)), (3, round(60 / stride), round(65 / stride) | 1)):
+            want = resample(video, size, mode=mode, antialias=antialias, layout=layout)
+            for processors in (1, 40):
+                got = tiles(video, size, mode=mode, antialias=antialias, layout=layout, processors=processors)
+                assert off_by(got, want) < 2 * LEVEL
 
 
 def test_more_clips_than_one_launch_takes():

@@ -58,10 +58,19 @@ def test_equals_the_cpu(mode, antialias, temporal, channels):
 
 def test_rows_at_every_address():
     memory = torch.from_numpy(np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8))
-    for start, pitch, width in itertools.product(range(5), (60, 61, 62, 63), (1, 3, 4, 19)):
+    for start, pitch, width in itertools.product((0, 1, 6, 15), (60, 61, 63, 64), (1, 3, 5, 19, 20)):
         view = {"size": (2, 5, width, 3), "stride": (5 * pitch, pitch, 3, 1), "storage_offset": start}
         got = resample(memory.cuda().as_strided(**view), (2, 4, 7))
         torch.testing.assert_close(got.cpu(), resample(memory.as_strided(**view), (2, 4, 7)), **CLOSE[torch.float32])
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_cells_of_every_width(antialias):
+    video = torch.from_numpy(make_video((3, 83, 131, 3)))
+    for stride in (0.4, 1, 1.2, 1.7, 2.4, 3.7, 9):
+        for size in ((3, round(83 / stride), 2 * round(65 / stride)), (3, round(60 / stride), round(65 / stride) | 1)):
+            for dtype in CLOSE:
+                both(video, size, antialias=antialias, dtype=dtype)
 
 
 def test_ragged_lists_and_many_clips():
