@@ -196,26 +196,35 @@ int device_of(const Videos& videos, const Array& out) {
   return out.device;
 }
 
-// Loaded when it is first asked for; nullptr in a build without.
-const CudaDoors* cuda_doors_if_built() {
+// pymultigrid._cuda, or why there is none.
+struct CudaModule {
+  const CudaDoors* doors;
+  std::string missing;
+};
+
+// Loaded when it is first asked for.
+const CudaModule& cuda_module() {
   // The import may let go of the GIL: a plain static would have a second thread wait for the first and hold the GIL.
-  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<const CudaDoors*> doors;
-  const auto load = []() -> const CudaDoors* {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<CudaModule> module;
+  const auto load = []() -> CudaModule {
     try {
       const py::capsule capsule = py::module_::import("pymultigrid._cuda").attr("doors");
-      return static_cast<const CudaDoors*>(capsule.get_pointer());
+      return {static_cast<const CudaDoors*>(capsule.get_pointer()), ""};
     } catch (py::error_already_set& error) {
+      if (error.matches(PyExc_ModuleNotFoundError))
+        return {nullptr, "this build of pymultigrid has no CUDA kernel (" PYMULTIGRID_CUDA_BUILD ")"};
       if (!error.matches(PyExc_ImportError)) throw;
-      return nullptr;
+      return {nullptr, "pymultigrid's CUDA kernel (" PYMULTIGRID_CUDA_BUILD ") does not load: " +
+                           py::str(error.value()).cast<std::string>()};
     }
   };
-  return doors.call_once_and_store_result(load).get_stored();
+  return module.call_once_and_store_result(load).get_stored();
 }
 
 // Nothing, or what CUDA lacks here.
 std::optional<std::string> cuda_missing() {
-  const CudaDoors* doors = cuda_doors_if_built();
-  if (!doors) return "this build of pymultigrid has no CUDA kernel (" PYMULTIGRID_CUDA_BUILD ")";
+  const CudaDoors* doors = cuda_module().doors;
+  if (!doors) return cuda_module().missing;
   int devices;
   const char* problem = doors->count(&devices);
   return problem ? std::optional<std::string>(problem) : std::nullopt;
@@ -230,7 +239,7 @@ void check_cuda(const char* problem) {
 // Enqueued on the stream, which orders it after what made the videos and before what reads `out`: nobody waits.
 void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
                    const BatchView& out, int device, std::int64_t stream) {
-  const CudaDoors* doors = cuda_doors_if_built();
+  const CudaDoors* doors = cuda_module().doors;
   if (!doors) throw std::runtime_error("video is on a GPU, and " + *cuda_missing() + "; pass it in host memory");
   Gpu gpu;
   check_cuda(doors->size(device, &gpu));

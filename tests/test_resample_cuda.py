@@ -6,6 +6,8 @@ test_torch_cuda.py.
 
 import itertools
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -216,6 +218,25 @@ def test_what_is_missing_is_said():
         assert cuda_missing() == f"this build of pymultigrid has no CUDA kernel ({build})"
     elif not cuda_available():
         assert "driver" in cuda_missing()
+
+
+def test_a_kernel_that_does_not_load_is_named(tmp_path):
+    broken = tmp_path / "_cuda.so"
+    broken.write_bytes(b"no library")
+    code = f"""
+import importlib.util, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pymultigrid._cuda":
+            loader = importlib.machinery.ExtensionFileLoader(name, {str(broken)!r})
+            return importlib.util.spec_from_file_location(name, {str(broken)!r}, loader=loader)
+sys.meta_path.insert(0, Finder())
+import pymultigrid
+assert not pymultigrid.cuda_available()
+print(pymultigrid.cuda_missing())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert re.match(r"pymultigrid's CUDA kernel \(.*\) does not load: .*_cuda.so", said)
 
 
 class OnGpu:

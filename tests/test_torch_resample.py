@@ -111,6 +111,9 @@ def test_compiled():
     out = torch.empty(3, 4, 20, 24, dtype=torch.float16)
     assert torch.equal(compiled(VIDEO, GRID, out=out), batch(VIDEO, GRID, dtype=torch.float16))
     assert torch.equal(out * 2, batch(VIDEO, GRID, dtype=torch.float16))
+    unequal = [GRID, Grid(Axis(2, 8, 4), Axis(1.5, 40, 22), Axis(0, 48, 24))]
+    with pytest.raises(Exception, match=re.escape("grids[1] has size 4x22x24 and grids[0] 4x20x24")):
+        compiled([VIDEO, VIDEO], unequal)
 
 
 class Named(torch.Tensor):

@@ -155,8 +155,13 @@ def _boxes(grid: Grids) -> tuple[list[float], list[str], list[int]]:
     if not grids:
         return [], [], [size for size in grid if isinstance(size, int)] if isinstance(grid, tuple) else []
     axes = [(each.t, each.h, each.w) for each in grids]
+    sizes = [[axis.size for axis in each] for each in axes]
+    for i, size in enumerate(sizes):
+        if size != sizes[0]:
+            one, first = ("x".join(map(str, size)) for size in (size, sizes[0]))
+            raise ValueError(f"grids[{i}] has size {one} and grids[0] {first}; a batch needs the same in all")
     boxes = [number for each in axes for axis in each for number in (axis.start, axis.span)]
-    return boxes, [each.short for each in grids], [axis.size for axis in axes[0]]
+    return boxes, [each.short for each in grids], sizes[0]
 
 
 def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
