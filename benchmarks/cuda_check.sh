@@ -48,9 +48,14 @@ stage available 20 "$python" -c "import pymultigrid as p; print(p.cuda_missing()
 stage tests 100 "${tests[@]}" "$on_gpu" "$root/tests/test_resample_cuda.py" "$root/tests/test_torch_resample.py"
 grep "not run" "$logs/tests.log" | sort -u
 if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    stage $tool 60 compute-sanitizer --tool $tool --error-exitcode 9 "${tests[@]}" "$on_gpu" -k "address or ragged"
+  # Each tensor an allocation of its own: within one that torch divides, an overrun would not be seen.
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+  only=() && compute-sanitizer --help | grep -q -- --kernel-name && only=(--kernel-name kernel_substring=resample_tiles)
+  for tool in memcheck racecheck synccheck; do
+    stage $tool 45 compute-sanitizer --tool $tool "${only[@]}" --error-exitcode 9 "${tests[@]}" "$on_gpu" \
+      -k "address or ragged"
   done
+  unset PYTORCH_NO_CUDA_MEMORY_CACHING
 else
   table+=("compute-sanitizer: not run: it is not installed") failed=1
 fi

@@ -1,4 +1,4 @@
-// The kernel and its launch. What a thread does is in resample_worker.h.
+// The kernel and its launch. What a thread does is in resample_worker.h and resample_walker.h.
 
 #include <cuda_runtime.h>
 
@@ -8,19 +8,24 @@
 namespace multigrid {
 namespace {
 
-template <class Kind, class Out, bool Sums, int Taps>
-__device__ __forceinline__ void walk_tile(const Worker<Kind>& worker) {
-  Walker<Kind, Out, Sums, Taps> walker(worker);
-  const int batches = worker.batches();
-  worker.stage(0);
-  for (int batch = 0; batch < batches; ++batch) {
-    __pipeline_commit();
-    __pipeline_wait_prior(0);
-    __syncthreads();
-    if (batch + 1 < batches) worker.stage(batch + 1);
-    walker.walk(worker, batch);
+template <class Kind, class Out>
+struct Tiles {
+  const Worker<Kind>& worker;
+
+  template <bool Sums, int Taps>
+  __device__ __forceinline__ void walk() const {
+    Walker<Kind, Out, Sums, Taps> walker(worker);
+    const int batches = worker.batches();
+    worker.stage(0);
+    for (int batch = 0; batch < batches; ++batch) {
+      __pipeline_commit();
+      __pipeline_wait_prior(0);
+      __syncthreads();
+      if (batch + 1 < batches) worker.stage(batch + 1);
+      walker.walk(worker, batch);
+    }
   }
-}
+};
 
 // 64 registers a thread leave room for four blocks of 256 threads on a multiprocessor.
 template <class Kind, class Out>
@@ -31,15 +36,7 @@ __global__ void __launch_bounds__(256, 4) resample_tiles(const __grid_constant__
   __syncthreads();
   worker.bound();
   __syncthreads();
-  const Path path = path_of(launch, worker.source);
-  if (!path.sums)
-    path.taps ? walk_tile<Kind, Out, false, 2>(worker) : walk_tile<Kind, Out, false, 0>(worker);
-  else if (path.taps == 3)
-    walk_tile<Kind, Out, true, 3>(worker);
-  else if (path.taps == 4)
-    walk_tile<Kind, Out, true, 4>(worker);
-  else
-    path.taps ? walk_tile<Kind, Out, true, 6>(worker) : walk_tile<Kind, Out, true, 0>(worker);
+  with_walker(launch, worker.source, Tiles<Kind, Out>{worker});
 }
 
 template <class Kind>
@@ -110,11 +107,14 @@ extern "C" const char* multigrid_cuda_size(int device, Gpu* gpu) {
 extern "C" const char* multigrid_cuda_run(const Launch* launch, int device, void* stream) {
   const OnDevice guard(device);
   if (guard.error() != cudaSuccess) return text(guard.error());
+  const void* kernel = launch->rgb ? kernel_for<Rgb>(launch->dtype) : kernel_for<Single>(launch->dtype);
   void* arguments[] = {const_cast<Launch*>(launch)};
-  const cudaError_t error =
-      cudaLaunchKernel(launch->rgb ? kernel_for<Rgb>(launch->dtype) : kernel_for<Single>(launch->dtype),
-                       dim3(launch->tiles()), dim3(launch->tiling.threads), arguments,
-                       launch->tiling.words * sizeof(std::uint32_t), static_cast<cudaStream_t>(stream));
+  // The L1 cache has nothing to do: all of it can be shared memory.
+  cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (error == cudaSuccess)
+    error = cudaLaunchKernel(kernel, dim3(launch->tiles()), dim3(launch->tiling.threads), arguments,
+                             launch->tiling.words * sizeof(std::uint32_t), static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) cudaGetLastError();
   return text(error);
 }

@@ -10,8 +10,8 @@ namespace multigrid {
 namespace {
 
 constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, most_log_slots = 3;
-constexpr int blocks_a_processor = 4;
-constexpr std::int32_t rows_of_tables = 8;  // filling a tile's tables takes as long as so many of its rows
+constexpr std::int32_t most_warps = 32;     // of a multiprocessor, by their registers
+constexpr std::int32_t rows_of_tables = 8;  // a guess: filling a tile's tables takes as long as so many of its rows
 
 // What the cut depends on: of all clips of a launch, the most that any needs.
 class Cut {
@@ -29,17 +29,19 @@ class Cut {
     while (!fits() && cut.planes > 1) cut.planes = (cut.planes + 1) / 2;
     while (!fits() && cut.pairs > 1) across(2 * cut.across);
     cut.in_depth = (planes + cut.planes - 1) / cut.planes;
-    cut.rows =
-        rows(std::int64_t{launch.clips} * cut.in_depth * cut.across, std::int64_t{blocks_a_processor} * gpu.processors);
+    cut.planes = (planes + cut.in_depth - 1) / cut.in_depth;
+    cut.threads = (cut.pairs * cut.planes + 31) / 32 * 32;
+    const std::int64_t by_shared = gpu.shared / (4 * words(0) + 1024);
+    const std::int64_t blocks = std::clamp<std::int64_t>(by_shared, 1, most_warps * 32 / cut.threads);
+    cut.rows = best_rows(std::int64_t{launch.clips} * cut.in_depth * cut.across, blocks * gpu.processors);
     while (cut.rows > 1 && !fits()) cut.rows = (cut.rows + 1) / 2;
     cut.down = (launch.h + cut.rows - 1) / cut.rows;
-    cut.threads = (cut.pairs * cut.planes + 31) / 32 * 32;
-    const std::int64_t share = std::min(gpu.shared / blocks_a_processor - 1024, 4 * most_words) / 4;
+    const std::int64_t share = std::min<std::int64_t>(gpu.shared / blocks - 1024, 4 * most_words) / 4;
     while (cut.log_slots < most_log_slots && words(cut.log_slots + 1) <= share) ++cut.log_slots;
     cut.words = static_cast<std::int32_t>(words(cut.log_slots));
     const std::int32_t rows = cut.planes * (launch.blend ? 2 : 1) << cut.log_slots;
     cut.log_lanes = 3;
-    while (cut.log_lanes < 5 && rows << (cut.log_lanes + 1) <= cut.threads) ++cut.log_lanes;
+    while (cut.log_lanes < 7 && rows << (cut.log_lanes + 1) <= cut.threads) ++cut.log_lanes;
   }
 
   bool fits() { return words(0) <= most_words; }
@@ -58,7 +60,7 @@ class Cut {
 
   // Rows of a tile, so that the blocks that run at once are done soonest: they take turns, and the last turn is as long
   // as the others, however few tiles are left for it.
-  std::int32_t rows(std::int64_t tiles, std::int64_t at_once) const {
+  std::int32_t best_rows(std::int64_t tiles, std::int64_t at_once) const {
     std::int32_t best = launch_.h;
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
     for (std::int32_t down = 1; down <= (launch_.h + 15) / 16; ++down) {

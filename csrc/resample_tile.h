@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
@@ -16,9 +17,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_pipeline.h>
-#define MULTIGRID_PHASE __host__ __device__ __forceinline__
+#define MULTIGRID_INLINE __host__ __device__ __forceinline__
 #else
-#define MULTIGRID_PHASE inline
+#define MULTIGRID_INLINE inline
 #endif
 
 namespace multigrid {
@@ -31,7 +32,7 @@ struct Source {
   std::int32_t t, h, w, row_taps, column_taps;  // taps: the most that a cell has
   std::uint16_t c;
   std::uint8_t dtype, beyond;
-  bool skips;  // between the rows that cells look at are some that none needs
+  bool skips;  // cells are further apart than high: some rows are in none of them
 };
 
 MULTIGRID_HD inline Cells cells_of(const Source& source, int axis, std::int32_t size) {
@@ -103,12 +104,18 @@ MULTIGRID_HD inline std::int32_t row_words(const Source& source) {
 
 MULTIGRID_HD inline std::int32_t up_to_4(std::int32_t n) { return (n + 3) / 4 * 4; }
 
+// What would fault on a GPU is not to pass on the host.
+inline void check_aligned(const void* at, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(at) % bytes != 0) std::abort();
+}
+
 // From memory that nobody writes meanwhile.
 template <class T>
 MULTIGRID_HD inline T read(const char* from) {
 #ifdef __CUDA_ARCH__
   return __ldg(reinterpret_cast<const T*>(from));
 #else
+  check_aligned(from, alignof(T));
   T value;
   std::memcpy(&value, from, sizeof value);
   return value;
@@ -120,16 +127,19 @@ MULTIGRID_HD inline void write(char* to, const T& value) {
 #ifdef __CUDA_ARCH__
   *reinterpret_cast<T*>(to) = value;
 #else
+  check_aligned(to, alignof(T));
   std::memcpy(to, &value, sizeof value);
 #endif
 }
 
-// Sixteen bytes from and to addresses that are multiples of sixteen. They may still be on their way at the return.
-MULTIGRID_HD inline void copy_16(std::uint32_t* to, const char* from) {
+// 4 or 16 bytes from and to addresses that are multiples of that. They may still be on their way at the return.
+template <int Bytes>
+MULTIGRID_HD inline void copy(std::uint32_t* to, const char* from) {
 #ifdef __CUDA_ARCH__
-  __pipeline_memcpy_async(to, from, 16);
+  __pipeline_memcpy_async(to, from, Bytes);
 #else
-  std::memcpy(to, from, 16);
+  check_aligned(to, Bytes), check_aligned(from, Bytes);
+  std::memcpy(to, from, Bytes);
 #endif
 }
 
@@ -142,19 +152,22 @@ MULTIGRID_HD inline std::uint32_t shifted(std::uint32_t low, std::uint32_t high,
 #endif
 }
 
-// `assign`, with the device's own conversions.
+// What a sum becomes: scaled and shifted; but a byte only comes of bytes, by weights whose sum is 1, and is rounded by
+// pushing its fraction out of the mantissa.
 template <class Out>
-MULTIGRID_HD inline Out converted(float x) {
+MULTIGRID_HD inline float scaled(float sum, float times, float plus) {
+  return std::is_same_v<Out, std::uint8_t> ? sum + 12582912.0f : sum * times + plus;
+}
+
+template <class Out>
+MULTIGRID_HD inline Out converted(float scaled) {
+  if constexpr (std::is_same_v<Out, std::uint8_t>) return static_cast<std::uint8_t>(bits_of(scaled) & 0xffu);
 #ifdef __CUDA_ARCH__
-  if constexpr (std::is_same_v<Out, Half>) return {__half_as_ushort(__float2half_rn(x))};
-  if constexpr (std::is_same_v<Out, Bfloat16>) return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
-  if constexpr (std::is_same_v<Out, std::uint8_t>) {
-    const float clipped = fminf(fmaxf(x, 0.0f), 255.0f);
-    return static_cast<std::uint8_t>(bits_of(clipped + 12582912.0f) & 0xffu);
-  }
+  if constexpr (std::is_same_v<Out, Half>) return {__half_as_ushort(__float2half_rn(scaled))};
+  if constexpr (std::is_same_v<Out, Bfloat16>) return {__bfloat16_as_ushort(__float2bfloat16_rn(scaled))};
 #endif
   Out to;
-  assign(to, x);
+  assign(to, scaled);
   return to;
 }
 
@@ -181,7 +194,7 @@ struct Rgb {
   static constexpr int channels = 3, step = 3;
   static constexpr float times_column = 0x1p126f, times_row = 0x1p23f;
 
-  MULTIGRID_PHASE static float level(std::uint32_t word, int byte) {
+  MULTIGRID_INLINE static float level(std::uint32_t word, int byte) {
 #ifdef __CUDA_ARCH__
     return __uint_as_float(__byte_perm(word, 0, 0x4440 | byte));
 #else
@@ -189,11 +202,11 @@ struct Rgb {
 #endif
   }
 
-  MULTIGRID_PHASE static float with(float sum, float x, float weight) { return sum + x * weight; }
+  MULTIGRID_INLINE static float with(float sum, float x, float weight) { return sum + x * weight; }
 
   // Adds the pixels from byte `at` on.
   template <int Taps>
-  MULTIGRID_PHASE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
+  MULTIGRID_INLINE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
     constexpr int read = (3 * Taps + 2) / 4 + 1, used = (3 * Taps + 3) / 4;  // words; 0 to 3 bytes come before `at`
     std::uint32_t words[read];
     MULTIGRID_UNROLL
@@ -210,10 +223,10 @@ struct Single {
   static constexpr int channels = 1, step = 1;
   static constexpr float times_column = 1, times_row = 1;
 
-  MULTIGRID_PHASE static float with(float sum, float x, float weight) { return weight != 0 ? sum + x * weight : sum; }
+  MULTIGRID_INLINE static float with(float sum, float x, float weight) { return weight != 0 ? sum + x * weight : sum; }
 
   template <int Taps>
-  MULTIGRID_PHASE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
+  MULTIGRID_INLINE static void add(float* sum, const std::uint32_t* row, int at, const float* weight) {
     MULTIGRID_UNROLL
     for (int t = 0; t < Taps; ++t) *sum = with(*sum, from_bits(row[at + t]), weight[t]);
   }

@@ -7,58 +7,72 @@
 
 namespace multigrid {
 
-// Which walker. The usual cells, stored as planes of channels, have code of their own: linear ones, and antialiased
-// ones up to a stride of 3.
-struct Path {
-  bool sums;  // cells of more than two rows: a source row lies in two of them at most; else a cell is a mix of two
-              // source rows, and a source row may lie in many cells
-  int taps;   // of a column: up to 2 in mixes, up to 3, 4 or 6 in sums; or 0 for any number, and any layout
-};
-
-MULTIGRID_PHASE Path path_of(const Launch& launch, const Source& source) {
-  const bool sums = many_rows(source), usual = launch.paired && launch.layout == Layout::cthw && !launch.blend;
-  const int taps = source.column_taps, most = !sums ? 2 : taps <= 3 ? 3 : taps <= 4 ? 4 : 6;
-  return {sums, usual && taps <= most ? most : 0};
+// Calls `run` for the walker that a tile needs, by two template arguments.
+//
+// Sums: cells of more than two rows. A source row lies in two of them at most; else a cell is a mix of two source rows,
+// and a source row may lie in many cells.
+//
+// Taps: of a column. The usual cells, stored as planes of channels, have code of their own: linear ones, and
+// antialiased ones up to a stride of 3. Taps of 0 are any number, and any layout.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
+template <class Run>
+MULTIGRID_INLINE void with_walker(const Launch& launch, const Source& source, Run run) {
+  const bool usual = launch.paired && launch.layout == Layout::cthw && !launch.blend;
+  const int taps = usual ? source.column_taps : 7;
+  if (!many_rows(source))
+    taps <= 2 ? run.template walk<false, 2>() : run.template walk<false, 0>();
+  else if (taps <= 3)
+    run.template walk<true, 3>();
+  else if (taps <= 4)
+    run.template walk<true, 4>();
+  else
+    taps <= 6 ? run.template walk<true, 6>() : run.template walk<true, 0>();
 }
 
 template <class Kind, class Out, bool Sums, int Taps>
 class Walker {
  public:
-  MULTIGRID_PHASE explicit Walker(const Worker<Kind>& worker);
-  MULTIGRID_PHASE void walk(const Worker<Kind>& worker, int batch);
+  MULTIGRID_INLINE explicit Walker(const Worker<Kind>& worker);
+  MULTIGRID_INLINE void walk(const Worker<Kind>& worker, int batch);
 
  private:
   static constexpr int channels = Kind::channels, values = 2 * channels, kept_taps = Taps > 0 ? Taps : 4;
 
   template <int Turn>
-  MULTIGRID_PHASE bool step(const Worker<Kind>& worker, int end);
-  MULTIGRID_PHASE void filter_staged(const Worker<Kind>& worker, float* sum);
-  MULTIGRID_PHASE void filter(const std::uint32_t* row, float* sum) const;
-  MULTIGRID_PHASE void filter_any(const Worker<Kind>& worker, const std::uint32_t* row, float* sum) const;
-  MULTIGRID_PHASE void finish_row(const Worker<Kind>& worker, const float* sum);
-  MULTIGRID_PHASE void store(const Launch& launch, const float* value);
+  MULTIGRID_INLINE bool sum_row(const Worker<Kind>& worker, int end);
+  template <int Turn>
+  MULTIGRID_INLINE void mix_slot(const Worker<Kind>& worker);
+  MULTIGRID_INLINE void filter_staged(const Worker<Kind>& worker, float* sum);
+  MULTIGRID_INLINE void filter(const std::uint32_t* row, float* sum) const;
+  MULTIGRID_INLINE void filter_any(const Worker<Kind>& worker, const std::uint32_t* row, float* sum) const;
+  MULTIGRID_INLINE void finish_row(const Worker<Kind>& worker, const float* sum);
+  MULTIGRID_INLINE void store(const Launch& launch, const float* value);
 
   // The thread's plane in the tile, or -1, and its columns there.
   int plane_, column_, first_[2];
   bool alone_;  // the second column is past the last
   float weight_[2][kept_taps];
 
-  // What it carries down the rows: the filtered rows, or the sums of this cell and the next. They take turns, so that
-  // nothing is copied.
+  // What it carries down the rows: the last two filtered rows, or the sums of this cell and the next. They take turns,
+  // so that nothing is copied: by slots in mixes, by rows in sums.
   float kept_[2][values] = {};
   bool second_turn_ = false;
 
-  // The next slot, and its staged row; where the tile's row is in the shared memory, the slot that completes it, and
-  // its weights and those of the row after it; and where it is written.
+  // The next slot, and its staged row; where the tile's row is in the shared memory, and the slot that completes it;
+  // and of sums, where their weights and those of the row after it are.
   int slot_ = 0, row_, last_, here_ = 0, after_ = 0;
   const std::uint32_t* staged_;
+
+  // Where the row is written; and how it is scaled, if the plane is one channel.
   char* out_;
   std::int64_t to_next_row_;
   float times_, plus_;
 };
 
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE Walker<Kind, Out, Sums, Taps>::Walker(const Worker<Kind>& worker) {
+MULTIGRID_INLINE Walker<Kind, Out, Sums, Taps>::Walker(const Worker<Kind>& worker) {
   const Launch& launch = worker.launch;
   const Tile& tile = worker.tile();
   plane_ = worker.thread / launch.tiling.pairs, column_ = worker.thread % launch.tiling.pairs * 2;
@@ -85,7 +99,7 @@ MULTIGRID_PHASE Walker<Kind, Out, Sums, Taps>::Walker(const Worker<Kind>& worker
 }
 
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter(const std::uint32_t* row, float* sum) const {
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::filter(const std::uint32_t* row, float* sum) const {
   MULTIGRID_UNROLL
   for (int v = 0; v < values; ++v) sum[v] = 0;
   MULTIGRID_UNROLL
@@ -95,14 +109,14 @@ MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter(const std::uint32_t* 
 
 // One staged row or two blended, in columns of any number of taps.
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter_any(const Worker<Kind>& worker, const std::uint32_t* row,
-                                                               float* sum) const {
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::filter_any(const Worker<Kind>& worker, const std::uint32_t* row,
+                                                                float* sum) const {
   const Tiling& tiling = worker.launch.tiling;
   MULTIGRID_UNROLL
   for (int v = 0; v < values; ++v) sum[v] = 0;
   MULTIGRID_ROLLED
   for (int frame = 0; frame < (worker.launch.blend ? 2 : 1); ++frame, row += tiling.staged_words << tiling.log_slots) {
-    const float share = worker.plane(plane_).share[frame];
+    const float share = worker.plane_rows(plane_).share[frame];
     if (share == 0) continue;
     float one[values];
     filter(row, one);
@@ -123,60 +137,71 @@ MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter_any(const Worker<Kind
 }
 
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::walk(const Worker<Kind>& worker, int batch) {
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::walk(const Worker<Kind>& worker, int batch) {
   if (plane_ < 0) return;
   const int whole = (batch + 1) << worker.launch.tiling.log_slots, slots = worker.tile().slots;
   const int end = whole < slots ? whole : slots;
   staged_ = worker.staged_row(batch, plane_, 0, 0);
-  MULTIGRID_ROLLED
-  while (true) {
-    if (!second_turn_ && !step<0>(worker, end)) return;
-    second_turn_ = true;
-    if (!step<1>(worker, end)) return;
-    second_turn_ = false;
+  if constexpr (Sums) {
+    MULTIGRID_ROLLED
+    while (true) {
+      if (!second_turn_ && !sum_row<0>(worker, end)) return;
+      second_turn_ = true;
+      if (!sum_row<1>(worker, end)) return;
+      second_turn_ = false;
+    }
+  } else {
+    if (slot_ % 2 && slot_ < end) mix_slot<1>(worker);
+    MULTIGRID_ROLLED
+    while (slot_ + 1 < end) mix_slot<0>(worker), mix_slot<1>(worker);
+    if (slot_ < end) mix_slot<0>(worker);
   }
 }
 
-// One slot of mixes, or all slots of a sum. False at the end of what is staged.
+// The slots of a row that is a sum, and the row. False at the end of what is staged.
 template <class Kind, class Out, bool Sums, int Taps>
 template <int Turn>
-MULTIGRID_PHASE bool Walker<Kind, Out, Sums, Taps>::step(const Worker<Kind>& worker, int end) {
+MULTIGRID_INLINE bool Walker<Kind, Out, Sums, Taps>::sum_row(const Worker<Kind>& worker, int end) {
   float *mine = kept_[Turn], *other = kept_[1 - Turn];
-  if constexpr (Sums) {
-    MULTIGRID_ROLLED
-    for (const int stop = last_ < end ? last_ + 1 : end; slot_ < stop; ++slot_) {
-      float next[values];
-      filter_staged(worker, next);
-      const float here = from_bits(worker.shared[here_ + slot_]), after = from_bits(worker.shared[after_ + slot_]);
-      MULTIGRID_UNROLL
-      for (int v = 0; v < values; ++v) {
-        mine[v] = Kind::with(mine[v], next[v], here);
-        other[v] = Kind::with(other[v], next[v], after);
-      }
-    }
-    if (slot_ <= last_) return false;
-    finish_row(worker, mine);
-    here_ = after_, after_ = worker.weights_at(row_ + row_words<Sums>(worker.source));
+  MULTIGRID_ROLLED
+  for (const int stop = last_ < end ? last_ + 1 : end; slot_ < stop; ++slot_) {
+    float next[values];
+    filter_staged(worker, next);
+    const float here = from_bits(worker.shared[here_ + slot_]), after = from_bits(worker.shared[after_ + slot_]);
     MULTIGRID_UNROLL
-    for (int v = 0; v < values; ++v) mine[v] = 0;
-  } else {
-    if (slot_ == end) return false;
-    filter_staged(worker, mine);
-    MULTIGRID_ROLLED
-    for (; last_ <= slot_;) {
-      const float above = from_bits(worker.shared[row_ + 2]), here = from_bits(worker.shared[row_ + 3]);
-      float sum[values];
-      MULTIGRID_UNROLL
-      for (int v = 0; v < values; ++v) sum[v] = Kind::with(Kind::with(0, other[v], above), mine[v], here);
-      finish_row(worker, sum);
+    for (int v = 0; v < values; ++v) {
+      mine[v] = Kind::with(mine[v], next[v], here);
+      other[v] = Kind::with(other[v], next[v], after);
     }
-    ++slot_;
   }
+  if (slot_ <= last_) return false;
+  finish_row(worker, mine);
+  // After the last row this reads the word past the rows, and no slot is left that would use it.
+  here_ = after_, after_ = worker.weights_at(row_ + row_words<Sums>(worker.source));
+  MULTIGRID_UNROLL
+  for (int v = 0; v < values; ++v) mine[v] = 0;
   return true;
 }
 
+// A slot, and the rows that are mixes of it and the one before.
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter_staged(const Worker<Kind>& worker, float* sum) {
+template <int Turn>
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::mix_slot(const Worker<Kind>& worker) {
+  filter_staged(worker, kept_[Turn]);
+  MULTIGRID_ROLLED
+  for (; last_ <= slot_;) {
+    const float above = from_bits(worker.shared[row_ + 2]), here = from_bits(worker.shared[row_ + 3]);
+    float sum[values];
+    MULTIGRID_UNROLL
+    for (int v = 0; v < values; ++v)
+      sum[v] = Kind::with(Kind::with(0, kept_[1 - Turn][v], above), kept_[Turn][v], here);
+    finish_row(worker, sum);
+  }
+  ++slot_;
+}
+
+template <class Kind, class Out, bool Sums, int Taps>
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::filter_staged(const Worker<Kind>& worker, float* sum) {
   if constexpr (Taps > 0)
     filter(staged_, sum);
   else
@@ -185,13 +210,14 @@ MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::filter_staged(const Worker<K
 }
 
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::finish_row(const Worker<Kind>& worker, const float* sum) {
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::finish_row(const Worker<Kind>& worker, const float* sum) {
   const Launch& launch = worker.launch;
   float value[values];
   MULTIGRID_UNROLL
   for (int v = 0; v < values; ++v) {
     const int c = v % channels;
-    value[v] = sum[v] * (channels == 1 ? times_ : launch.times[1][c]) + (channels == 1 ? plus_ : launch.plus[c]);
+    value[v] =
+        channels == 1 ? scaled<Out>(sum[v], times_, plus_) : scaled<Out>(sum[v], launch.times[1][c], launch.plus[c]);
   }
   store(launch, value);
   row_ += row_words<Sums>(worker.source);
@@ -200,7 +226,7 @@ MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::finish_row(const Worker<Kind
 
 // Stores two pixels, and goes to the next row. Constant indices only, or the values would leave the registers.
 template <class Kind, class Out, bool Sums, int Taps>
-MULTIGRID_PHASE void Walker<Kind, Out, Sums, Taps>::store(const Launch& launch, const float* value) {
+MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::store(const Launch& launch, const float* value) {
   if (Taps > 0 || (launch.paired && launch.layout == Layout::cthw)) {
     MULTIGRID_UNROLL
     for (int c = 0; c < channels; ++c) assign_pair<Out>(out_ + c * launch.channel_step, value[c], value[channels + c]);

@@ -28,36 +28,53 @@ struct PlaneRows {
 };
 static_assert(sizeof(PlaneRows) == 4 * plane_words);
 
+// What a lane reads is on its way before the first is waited for.
+template <class Read, class Write>
+MULTIGRID_INLINE void stage_values(int count, int lane, int lanes, Read read_one, Write write_one) {
+  constexpr int together = 4;
+  MULTIGRID_ROLLED
+  for (int first = lane; first < count; first += together * lanes) {
+    decltype(read_one(0)) values[together] = {};
+    MULTIGRID_UNROLL
+    for (int k = 0; k < together; ++k)
+      if (first + k * lanes < count) values[k] = read_one(first + k * lanes);
+    MULTIGRID_UNROLL
+    for (int k = 0; k < together; ++k)
+      if (first + k * lanes < count) write_one(first + k * lanes, values[k]);
+  }
+}
+
 template <class Kind>
 class Worker {
  public:
-  MULTIGRID_PHASE Worker(const Launch& launch, std::uint32_t tile, int thread, std::uint32_t* shared);
-  MULTIGRID_PHASE void fill_tables() const;
-  MULTIGRID_PHASE void bound() const;
-  MULTIGRID_PHASE void stage(int batch) const;
-  MULTIGRID_PHASE int batches() const {
+  MULTIGRID_INLINE Worker(const Launch& launch, std::uint32_t tile, int thread, std::uint32_t* shared);
+  MULTIGRID_INLINE void fill_tables() const;
+  MULTIGRID_INLINE void bound() const;
+  MULTIGRID_INLINE void stage(int batch) const;
+  MULTIGRID_INLINE int batches() const {
     return (tile().slots + (1 << launch.tiling.log_slots) - 1) >> launch.tiling.log_slots;
   }
 
-  MULTIGRID_PHASE Tile& tile() const { return *reinterpret_cast<Tile*>(shared); }
-  MULTIGRID_PHASE PlaneRows& plane(int plane) const { return reinterpret_cast<PlaneRows*>(shared + planes_at)[plane]; }
+  MULTIGRID_INLINE Tile& tile() const { return *reinterpret_cast<Tile*>(shared); }
+  MULTIGRID_INLINE PlaneRows& plane_rows(int plane) const {
+    return reinterpret_cast<PlaneRows*>(shared + planes_at)[plane];
+  }
 
-  // Where a row of the tile lies in the shared memory. It has four words: its first source row, the slot that completes
-  // it, and the weights of the slot before that and of that. A slot is a source row, in the order in which the cells
-  // need it. Where cells are sums, a row has the weights of all its taps, after as many zeros, and first says where the
-  // weight of slot 0 would be.
-  MULTIGRID_PHASE int row(int row) const { return launch.tiling.rows_at + row * row_words(source); }
-  MULTIGRID_PHASE int first_row(int row) const { return static_cast<int>(shared[row]); }
-  MULTIGRID_PHASE int weights_at(int row) const { return static_cast<int>(shared[row]); }
-  MULTIGRID_PHASE int last_slot(int row) const { return static_cast<int>(shared[row + 1]); }
+  // Where a row of the tile lies in the shared memory. A slot is a source row, in the order in which the cells need it.
+  //   in mixes: first source row, slot that completes it, weight of the slot before that, weight of that
+  //   in sums: where the weight of slot 0 would be, slot that completes it, as many zeros as taps, weights of the taps
+  MULTIGRID_INLINE int row_at(int row) const { return launch.tiling.rows_at + row * row_words(source); }
+  MULTIGRID_INLINE int first_row(int row_at) const { return static_cast<int>(shared[row_at]); }
+  MULTIGRID_INLINE int weights_at(int row_at) const { return static_cast<int>(shared[row_at]); }
+  MULTIGRID_INLINE int last_slot(int row_at) const { return static_cast<int>(shared[row_at + 1]); }
 
   // The columns: the source columns of their first taps, then their first weights, their second ones, ...
-  MULTIGRID_PHASE std::uint32_t* columns(int line) const {
+  MULTIGRID_INLINE std::uint32_t* columns(int line) const {
     return shared + launch.tiling.columns_at + line * 2 * launch.tiling.pairs;
   }
 
   // The first word says where the first pixel lies: the byte of three bytes a pixel, the word of floats.
-  MULTIGRID_PHASE std::uint32_t* staged_row(int batch, int plane, int frame, int slot) const {
+  MULTIGRID_INLINE std::uint32_t* staged_row(int batch, int plane, int frame, int slot) const {
     const int frames = launch.blend ? 2 : 1, group = ((batch & 1) * launch.tiling.planes + plane) * frames + frame;
     return shared + launch.tiling.staged_at + ((group << launch.tiling.log_slots) + slot) * launch.tiling.staged_words;
   }
@@ -68,19 +85,19 @@ class Worker {
   const int thread;
 
  private:
-  MULTIGRID_PHASE Tile tile_of(std::uint32_t index, const Cells& h, const Cells& w) const;
-  MULTIGRID_PHASE void fill_row(const Tile& tile, const Cells& h, int row) const;
-  MULTIGRID_PHASE void fill_column(const Tile& tile, const Cells& w, int column) const;
-  MULTIGRID_PHASE void fill_plane(const Tile& tile, int plane) const;
-  MULTIGRID_PHASE int source_row(int slot) const;
-  MULTIGRID_PHASE void stage_row(const char* from, std::uint32_t* to) const;
-  MULTIGRID_PHASE float read_float(const char* from) const;
+  MULTIGRID_INLINE Tile tile_of(std::uint32_t index, const Cells& h, const Cells& w) const;
+  MULTIGRID_INLINE void fill_row(const Tile& tile, const Cells& h, int row) const;
+  MULTIGRID_INLINE void fill_column(const Tile& tile, const Cells& w, int column) const;
+  MULTIGRID_INLINE void fill_plane(const Tile& tile, int plane) const;
+  MULTIGRID_INLINE int source_row(int slot) const;
+  MULTIGRID_INLINE void stage_row(const char* from, std::uint32_t* to) const;
+  MULTIGRID_INLINE float read_float(const char* from) const;
 
   const std::uint32_t index_;
 };
 
 template <class Kind>
-MULTIGRID_PHASE Worker<Kind>::Worker(const Launch& launch, std::uint32_t index, int thread, std::uint32_t* shared)
+MULTIGRID_INLINE Worker<Kind>::Worker(const Launch& launch, std::uint32_t index, int thread, std::uint32_t* shared)
     : launch(launch),
       source(launch.sources[index / (launch.tiling.across * launch.tiling.down * launch.tiling.in_depth)]),
       shared(shared),
@@ -88,7 +105,7 @@ MULTIGRID_PHASE Worker<Kind>::Worker(const Launch& launch, std::uint32_t index, 
       index_(index) {}
 
 template <class Kind>
-MULTIGRID_PHASE Tile Worker<Kind>::tile_of(std::uint32_t index, const Cells& h, const Cells& w) const {
+MULTIGRID_INLINE Tile Worker<Kind>::tile_of(std::uint32_t index, const Cells& h, const Cells& w) const {
   const Tiling& tiling = launch.tiling;
   const auto cut = [](int size, int from, int most) { return size - from < most ? size - from : most; };
   const std::uint32_t sheet = index / tiling.across, stack = sheet / tiling.down;
@@ -106,7 +123,7 @@ MULTIGRID_PHASE Tile Worker<Kind>::tile_of(std::uint32_t index, const Cells& h, 
 }
 
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::fill_tables() const {
+MULTIGRID_INLINE void Worker<Kind>::fill_tables() const {
   const Cells h = cells_of(source, 1, launch.h), w = cells_of(source, 2, launch.w);
   const Tile tile = tile_of(index_, h, w);
   const int threads = launch.tiling.threads;
@@ -120,12 +137,12 @@ MULTIGRID_PHASE void Worker<Kind>::fill_tables() const {
 }
 
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::fill_row(const Tile& tile, const Cells& h, int row) const {
+MULTIGRID_INLINE void Worker<Kind>::fill_row(const Tile& tile, const Cells& h, int row) const {
   const Taps taps = taps_of(h, launch.filter, tile.row + row);
   const double share = share_of(taps, launch.filter);
   const bool sums = many_rows(source);
   const int most = source.row_taps, count = taps.count < most ? static_cast<int>(taps.count) : most;
-  const int at = this->row(row), first = static_cast<int>(taps.first), first_slot = first - tile.top;
+  const int at = row_at(row), first = static_cast<int>(taps.first), first_slot = first - tile.top;
   const int weights = at + 2 + (sums ? most : 2 - most);
   const int end = source.skips ? (row + 1) * most : first_slot + (sums ? count : most);
   shared[at] = static_cast<std::uint32_t>(sums ? weights - first_slot : first);
@@ -135,14 +152,14 @@ MULTIGRID_PHASE void Worker<Kind>::fill_row(const Tile& tile, const Cells& h, in
   for (int t = 0; t < most; ++t)
     shared[weights + t] = t < count ? bits_of(part_of(taps, launch.filter, share, t) * Kind::times_row) : 0;
   if (row + 1 < tile.rows) return;
-  const int none = this->row(row + 1);  // no slot completes it, and it has no weights
+  const int none = row_at(row + 1);  // no slot completes it, and it has no weights
   shared[none] = static_cast<std::uint32_t>(none + 2 - first_slot);
   shared[none + 1] = 0x7fffffff;
-  for (int i = none + 2; i < this->row(row + 2); ++i) shared[i] = 0;
+  for (int i = none + 2; i < row_at(row + 2); ++i) shared[i] = 0;
 }
 
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::fill_column(const Tile& tile, const Cells& w, int column) const {
+MULTIGRID_INLINE void Worker<Kind>::fill_column(const Tile& tile, const Cells& w, int column) const {
   const Taps taps = taps_of(w, launch.filter, w.placed(tile.column + column));
   const double share = share_of(taps, launch.filter);
   const int count = taps.count < source.column_taps ? static_cast<int>(taps.count) : source.column_taps;
@@ -153,7 +170,7 @@ MULTIGRID_PHASE void Worker<Kind>::fill_column(const Tile& tile, const Cells& w,
 }
 
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::fill_plane(const Tile& tile, int plane) const {
+MULTIGRID_INLINE void Worker<Kind>::fill_plane(const Tile& tile, int plane) const {
   const int index = tile.plane + plane, frame = index % launch.t, channel = index / launch.t;
   const Cells t = cells_of(source, 0, launch.t);
   const Short beyond = static_cast<Short>(source.beyond);
@@ -173,38 +190,39 @@ MULTIGRID_PHASE void Worker<Kind>::fill_plane(const Tile& tile, int plane) const
     frames[0] = wrapped(frame_of(t, t.placed(frame)), source.t, beyond);
   }
   const char* data = source.data + channel * source.pitch_c;
-  this->plane(plane) = {{data + frames[0] * source.pitch_t, data + frames[1] * source.pitch_t}, {share[0], share[1]}};
+  plane_rows(plane) = {{data + frames[0] * source.pitch_t, data + frames[1] * source.pitch_t}, {share[0], share[1]}};
 }
 
 // What the tables say of the tile: its slots, its first source column, and how many its rows have.
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::bound() const {
+MULTIGRID_INLINE void Worker<Kind>::bound() const {
   if (thread != 0) return;
   Tile& tile = this->tile();
   const int first = static_cast<int>(columns(0)[0]), last = static_cast<int>(columns(0)[tile.columns - 1]);
   const int reach = (first < last ? last : first) + source.column_taps;
-  tile.slots = last_slot(row(tile.rows - 1)) + 1;
+  tile.slots = last_slot(row_at(tile.rows - 1)) + 1;
   tile.left = first < last ? first : last;
   tile.width = (reach < tile.right ? reach : tile.right) - tile.left;
 }
 
 template <class Kind>
-MULTIGRID_PHASE int Worker<Kind>::source_row(int slot) const {
+MULTIGRID_INLINE int Worker<Kind>::source_row(int slot) const {
   const int taps = source.row_taps;  // 1 or 2, where rows are skipped
-  const int row = source.skips ? first_row(this->row(slot >> (taps - 1))) + (slot & (taps - 1)) : tile().top + slot;
+  const int row = source.skips ? first_row(row_at(slot >> (taps - 1))) + (slot & (taps - 1)) : tile().top + slot;
   return row < tile().bottom ? row : tile().bottom;
 }
 
 // As many lanes take a row as make work for all threads.
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::stage(int batch) const {
+MULTIGRID_INLINE void Worker<Kind>::stage(int batch) const {
   const int log_slots = launch.tiling.log_slots, log_lanes = launch.tiling.log_lanes, frames = launch.blend ? 2 : 1;
-  const int all = tile().planes * frames << log_slots;
+  const int all = tile().planes * frames << log_slots, groups = launch.tiling.threads >> log_lanes;
+  if (thread >> log_lanes >= groups) return;
   MULTIGRID_ROLLED
-  for (int i = thread >> log_lanes; i < all; i += launch.tiling.threads >> log_lanes) {
+  for (int i = thread >> log_lanes; i < all; i += groups) {
     const int local = i & ((1 << log_slots) - 1), slot = (batch << log_slots) + local, group = i >> log_slots;
     const int frame = group & (frames - 1), plane = group >> (frames - 1);
-    const PlaneRows& rows = this->plane(plane);
+    const PlaneRows& rows = plane_rows(plane);
     if (slot >= tile().slots || (frame == 1 && rows.share[1] == 0)) continue;
     stage_row(rows.frame[frame] + source_row(slot) * source.pitch_h + tile().left * source.pitch_w,
               staged_row(batch, plane, frame, local));
@@ -212,7 +230,7 @@ MULTIGRID_PHASE void Worker<Kind>::stage(int batch) const {
 }
 
 template <class Kind>
-MULTIGRID_PHASE void Worker<Kind>::stage_row(const char* from, std::uint32_t* to) const {
+MULTIGRID_INLINE void Worker<Kind>::stage_row(const char* from, std::uint32_t* to) const {
   const int width = tile().width, lanes = 1 << launch.tiling.log_lanes, lane = thread & (lanes - 1);
   if constexpr (Kind::channels == 3) {
     const int ahead = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 15);
@@ -223,33 +241,35 @@ MULTIGRID_PHASE void Worker<Kind>::stage_row(const char* from, std::uint32_t* to
     const bool inside = aligned >= tile().memory.begin && end <= tile().memory.end;
     if (inside && source.pitch_w == 3 && source.pitch_c == 1) {
       MULTIGRID_ROLLED
-      for (int i = lane; i < chunks; i += lanes) copy_16(to + 4 + 4 * i, aligned + 16 * i);
+      for (int i = lane; i < chunks; i += lanes) copy<16>(to + 4 + 4 * i, aligned + 16 * i);
       return;
     }
     std::uint8_t* bytes = reinterpret_cast<std::uint8_t*>(to + 4) + ahead;
-    MULTIGRID_ROLLED
-    for (int x = lane; x < width; x += lanes) {
-      MULTIGRID_UNROLL
-      for (int c = 0; c < 3; ++c) bytes[3 * x + c] = read<std::uint8_t>(from + x * source.pitch_w + c * source.pitch_c);
-    }
+    const auto read_byte = [&](int i) {
+      return read<std::uint8_t>(from + i / 3 * source.pitch_w + i % 3 * source.pitch_c);
+    };
+    stage_values(3 * width, lane, lanes, read_byte, [&](int i, std::uint8_t byte) { bytes[i] = byte; });
   } else {
     if (lane == 0) *to = 4;
-    MULTIGRID_ROLLED
-    for (int x = lane; x < width; x += lanes) to[4 + x] = bits_of(read_float(from + x * source.pitch_w));
+    if (static_cast<DType>(source.dtype) == DType::f32) {
+      MULTIGRID_ROLLED
+      for (int x = lane; x < width; x += lanes) copy<4>(to + 4 + x, from + x * source.pitch_w);
+      return;
+    }
+    const auto read_one = [&](int x) { return read_float(from + x * source.pitch_w); };
+    stage_values(width, lane, lanes, read_one, [&](int x, float value) { to[4 + x] = bits_of(value); });
   }
 }
 
 template <class Kind>
-MULTIGRID_PHASE float Worker<Kind>::read_float(const char* from) const {
+MULTIGRID_INLINE float Worker<Kind>::read_float(const char* from) const {
   switch (static_cast<DType>(source.dtype)) {
     case DType::u8:
       return to_float(read<std::uint8_t>(from));
     case DType::f16:
       return to_float(Half{read<std::uint16_t>(from)});
-    case DType::bf16:
-      return to_float(Bfloat16{read<std::uint16_t>(from)});
     default:
-      return read<float>(from);
+      return to_float(Bfloat16{read<std::uint16_t>(from)});
   }
 }
 
