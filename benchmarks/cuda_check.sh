@@ -37,6 +37,7 @@ on_gpu=$root/tests/test_torch_cuda.py
 export PYTHONPATH=$site PYTHONUNBUFFERED=1 CUDAARCHS=${CUDAARCHS:-native}
 mkdir -p build
 rm -rf "$site"
+"$python" -c "import torch, numpy, pytest, hypothesis, scikit_build_core, pybind11" || exit
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || echo "no nvidia-smi"
 stage build 120 "$python" -m pip install -v --no-build-isolation --no-deps --no-index --target "$site" \
@@ -57,7 +58,7 @@ if command -v compute-sanitizer >/dev/null; then
   done
   unset PYTORCH_NO_CUDA_MEMORY_CACHING
 else
-  table+=("compute-sanitizer: not run: it is not installed") failed=1
+  table+=("compute-sanitizer: not run: it is not installed")
 fi
 lines=40 stage benchmark 100 "$python" "$root/benchmarks/resample_cuda.py" --json "$logs/benchmark.json"
 

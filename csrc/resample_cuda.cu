@@ -75,7 +75,11 @@ class OnDevice {
   cudaError_t error_;
 };
 
-const char* text(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+const char* text(cudaError_t error) {
+  if (error == cudaErrorNoKernelImageForDevice)
+    return "this build of pymultigrid has no code for this GPU; build it again with CUDAARCHS=native, or for all GPUs";
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
 
 }  // namespace
 }  // namespace multigrid

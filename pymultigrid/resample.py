@@ -110,7 +110,7 @@ def resample(
     ``mode="bilinear"`` with the same ``antialias``, ``"nearest-exact"``, and ``"trilinear"`` for ``temporal="linear"``.
     """
     if out is None:
-        name = str(np.dtype(dtype)) if dtype not in DTYPES else str(dtype)
+        name = str(dtype) if dtype in DTYPES else _named(dtype)
         if name not in DTYPES[:3]:
             hint = "pass out=, an array of it" if name == "bfloat16" else f"choose one of {DTYPES}"
             raise ValueError(f"dtype ({name!r}) has no NumPy arrays to return here; {hint}")
@@ -127,3 +127,10 @@ def set_buffer_limit(limit: int) -> None:
     memory that is already mapped. The limit is 256 MiB at first.
     """
     _core.set_buffer_limit(limit)
+
+
+def _named(dtype: Any) -> str:
+    try:
+        return str(np.dtype(dtype))
+    except TypeError:
+        raise TypeError(f"dtype ({dtype!r}) must be a NumPy dtype or its name; pass 'float16', say") from None

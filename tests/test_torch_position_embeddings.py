@@ -285,6 +285,8 @@ def test_refusals():
         ValueError, match=re.escape("model (Linear) has no position embeddings of t 4 x h 4 x w 4 cells")
     ):
         PositionEmbeddings(nn.Linear(2, 2), full, patch=(2, 16, 16))
+    with pytest.raises(TypeError, match=re.escape("full (Schedule) must be a Shape; pass schedule.shape")):
+        PositionEmbeddings(model, SCHEDULE, patch=(2, 16, 16))
     for wrong, error in (((2, 16), ValueError), ((0, 4, 4), ValueError), (16, TypeError), ((2, 16.0, 16), TypeError)):
         rule = f"patch ({wrong}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16), say"
         with pytest.raises(error, match=re.escape(rule)):

@@ -74,7 +74,7 @@ class PositionEmbeddings:
         The model has no table, one in `tables` is missing or has another number of cells, or a step is smaller than a
         patch.
     TypeError
-        `patch` holds no whole numbers, or a step is no Step.
+        `full` is no Shape, `patch` holds no whole numbers, or a step is no Step.
 
     Notes
     -----
@@ -85,6 +85,8 @@ class PositionEmbeddings:
     def __init__(
         self, model: nn.Module, full: Shape, *, patch: tuple[int, int, int], tables: Mapping[str, str] | None = None
     ) -> None:
+        if not isinstance(full, Shape):
+            raise TypeError(f"full ({type(full).__name__}) must be a Shape; pass schedule.shape")
         self._patch = _patch(patch)
         self._cells = _per_axis(full, self._patch)
         self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))
