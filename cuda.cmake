@@ -64,7 +64,8 @@ pybind11_add_module(_cuda MODULE csrc/resample_cuda.cu csrc/module_cuda.cpp)
 target_compile_features(_cuda PRIVATE cxx_std_17)
 set_target_properties(_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
   CUDA_VISIBILITY_PRESET hidden INTERPROCEDURAL_OPTIMIZATION OFF)
-# Bytes are read as the denormal floats that they are the bits of: these must not be flushed to zero, whatever else is set.
+# Bytes are read as the denormal floats that they are the bits of: these must not be flushed to zero, whatever else is
+# set.
 set(cuda_flags --ftz=false --compress-mode=size -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas)
 set(cuda_module_flags -Wall -Wextra)
 if(PYMULTIGRID_WERROR)

@@ -38,13 +38,16 @@ class Cut {
     cut.down = (launch.h + cut.rows - 1) / cut.rows;
     const std::int64_t share = std::min<std::int64_t>(gpu.shared / blocks - 1024, 4 * most_words) / 4;
     while (cut.log_slots < most_log_slots && words(cut.log_slots + 1) <= share) ++cut.log_slots;
+    cut.rows_at = static_cast<std::int32_t>(rows_at());
+    cut.columns_at = static_cast<std::int32_t>(columns_at());
+    cut.staged_at = static_cast<std::int32_t>(staged_at());
     cut.words = static_cast<std::int32_t>(words(cut.log_slots));
     const std::int32_t rows = cut.planes * (launch.blend ? 2 : 1) << cut.log_slots;
     cut.log_lanes = 3;
     while (cut.log_lanes < 7 && rows << (cut.log_lanes + 1) <= cut.threads) ++cut.log_lanes;
   }
 
-  bool fits() { return words(0) <= most_words; }
+  bool fits() const { return words(0) <= most_words; }
   const Tiling& tiling() const { return tiling_; }
 
  private:
@@ -72,16 +75,13 @@ class Cut {
     return best;
   }
 
-  // Lays out the shared memory; returns how much it is.
-  std::int64_t words(std::int32_t log_slots) {
-    const std::int64_t rows_at = planes_at + plane_words * std::int64_t{tiling_.planes};
-    const std::int64_t columns_at = rows_at + (tiling_.rows + 1) * row_words_;
-    const std::int64_t staged_at = (columns_at + column_lines_ * 2 * tiling_.pairs + 3) / 4 * 4;
-    tiling_.rows_at = static_cast<std::int32_t>(rows_at);
-    tiling_.columns_at = static_cast<std::int32_t>(columns_at);
-    tiling_.staged_at = static_cast<std::int32_t>(staged_at);
+  // The shared memory's layout, in words, and how much it is.
+  std::int64_t rows_at() const { return planes_at + plane_words * std::int64_t{tiling_.planes}; }
+  std::int64_t columns_at() const { return rows_at() + (tiling_.rows + 1) * row_words_; }
+  std::int64_t staged_at() const { return (columns_at() + column_lines_ * 2 * tiling_.pairs + 3) / 4 * 4; }
+  std::int64_t words(std::int32_t log_slots) const {
     const std::int64_t staged = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1) * tiling_.staged_words;
-    return staged_at + 2 * (staged << log_slots);
+    return staged_at() + 2 * (staged << log_slots);
   }
 
   // An upper bound on a staged row: four words before it, its pixels, and those that a column's taps of weight 0 reach.
@@ -187,7 +187,7 @@ void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& g
     launch.clips = static_cast<std::int32_t>(std::min<std::int64_t>(all - done, most_sources));
     for (std::int32_t i = 0; i < launch.clips; ++i)
       launch.sources[i] = source_of(videos[done + i], grids[grids.size() == 1 ? 0 : done + i], options.filter);
-    Cut cut(launch, gpu);
+    const Cut cut(launch, gpu);
     if (!cut.fits())
       refuse("grid.h or grid.w has cells of thousands of pixels, which do not fit in the GPU's shared memory; ",
              "use a smaller stride, or the CPU");

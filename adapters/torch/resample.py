@@ -155,19 +155,14 @@ def _boxes(grid: Grids) -> tuple[list[float], list[str], list[int]]:
     if not grids:
         return [], [], [size for size in grid if isinstance(size, int)] if isinstance(grid, tuple) else []
     axes = [(each.t, each.h, each.w) for each in grids]
-    sizes = [[axis.size for axis in each] for each in axes]
-    for i, size in enumerate(sizes):
-        if size != sizes[0]:
-            one, first = ("x".join(map(str, size)) for size in (size, sizes[0]))
-            raise ValueError(f"grids[{i}] has size {one} and grids[0] {first}; a batch needs the same in all")
     boxes = [number for each in axes for axis in each for number in (axis.start, axis.span)]
-    return boxes, [each.short for each in grids], sizes[0]
+    return boxes, [each.short for each in grids], [axis.size for each in axes for axis in each]
 
 
 def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
     if not boxes:
         return size[0], size[1], size[2]
-    axes = [Axis(boxes[i], boxes[i + 1], size[i // 2 % 3]) for i in range(0, len(boxes), 2)]
+    axes = [Axis(boxes[i], boxes[i + 1], size[i // 2]) for i in range(0, len(boxes), 2)]
     grids = [Grid(axes[3 * i], axes[3 * i + 1], axes[3 * i + 2], each) for i, each in enumerate(short)]
     return grids if len(grids) > 1 else grids[0]
 
@@ -211,7 +206,8 @@ def _shape_of_operator(
     layout, dtype = options[-3], options[-1]
     batch = videos[0].shape[0] if videos[0].ndim == 5 else len(videos)
     channels = videos[0].shape[-1]
-    shape = (batch, channels, *size) if layout == "CTHW" else (batch, *size, channels)
+    t, h, w = size[:3]  # of the first grid; the operator refuses others that differ
+    shape = (batch, channels, t, h, w) if layout == "CTHW" else (batch, t, h, w, channels)
     return videos[0].new_empty(shape, dtype=dtype)
 
 
