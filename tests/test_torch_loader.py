@@ -9,7 +9,7 @@ pytest.importorskip("av", reason="PyAV is missing: real video files are NOT test
 
 import mp4  # noqa: E402
 from pymultigrid.torch import BatchSampler, DecodedClips, VideoDataset, resample  # noqa: E402
-from pymultigrid.torch.decoded import cut  # noqa: E402
+from pymultigrid.torch._decoded import cut  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from pymultigrid import Axis, Grid, Schedule, Shape  # noqa: E402

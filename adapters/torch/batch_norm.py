@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
-from pymultigrid.torch.ranks import normalise_together, sharing
+from pymultigrid.torch._ranks import normalise_together, sharing
 
 import torch
 from pymultigrid import Step

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, tensors
-from pymultigrid.torch.resample import torch_dtype
+from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._resample import torch_dtype
 
 import torch
 from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch

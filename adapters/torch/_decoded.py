@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymultigrid.torch.resample import resample
+from pymultigrid.torch._resample import resample
 
 import torch
 from pymultigrid import Axis, Grid

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymultigrid.torch.decoded import DecodedClips
-from pymultigrid.torch.resample import resample
+from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._resample import resample
 
 import torch
 from pymultigrid import Shape

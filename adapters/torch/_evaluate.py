@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pymultigrid.torch.dataset import VideoViews
+from pymultigrid.torch._dataset import VideoViews
 
 import torch
 from torch import Tensor, distributed, nn
