@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
 
 #include "refuse.h"
 
 namespace multigrid {
 namespace {
 
-// No step costs more than this times the baseline's B x T x H x W.
-constexpr double kBudget = 1.05;
 // The full mini-batch may take all the memory there is; costs this close were measured alike.
 constexpr double kMeasuredBudget = 1.01;
 // Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
@@ -37,36 +34,12 @@ bool as_reference(const Rules& rules) {
          rules.costs.empty();
 }
 
-std::int64_t size(double wanted, std::int64_t full, std::int64_t multiple) {
-  return std::min(round_to(wanted, multiple), full);
-}
-
-// The sizes, rounded; the batch is still open.
-Shape sized(const Rules& rules, double t, double h, double w) {
-  const Shape& full = rules.baseline;
-  return {0, size(t, full.t, rules.multiple_t), size(h, full.h, rules.multiple_hw), size(w, full.w, rules.multiple_hw)};
-}
-
-// The cost of a clip, which every batch follows: what was measured at its sizes, or its sampling points.
-double clip_cost(const Rules& rules, double t, double h, double w) {
-  if (rules.costs.empty()) return t * h * w;
-  const Shape s = sized(rules, t, h, w);
-  const auto found = rules.costs.find({s.t, s.h, s.w});
-  if (found == rules.costs.end()) {
-    refuse("costs has no clip of ", s.t, "x", s.h, "x", s.w,
-           "; it must have every clip of the schedule: measure the schedule planned with the same arguments "
-           "without costs");
-  }
-  return found->second;
-}
-
-double clip_cost(const Rules& rules, const Shape& s) { return clip_cost(rules, double(s.t), double(s.h), double(s.w)); }
-
 // Sizes -> shapes under the rules.
 class Shaper {
  public:
-  explicit Shaper(const Rules& rules)
+  Shaper(const Rules& rules, const std::vector<double>& short_cycle)
       : rules_(rules),
+        short_cycle_(short_cycle),
         full_(rules.baseline),
         full_cost_(clip_cost(rules, rules.baseline)),
         budget_((rules.costs.empty() ? kBudget : kMeasuredBudget) * double(full_.b) * full_cost_),
@@ -101,7 +74,7 @@ class Shaper {
     Level out{{}, 0};
     double reference = std::nearbyint(full_cost_ / cost), own = 0;
     bool regular = as_reference(rules_) && double(base.b) == reference * double(full_.b);
-    for (double f : rules_.short_cycle) {
+    for (double f : short_cycle_) {
       // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
       const double wanted = clip_cost(rules_, double(base.t), h, w);
@@ -144,14 +117,14 @@ class Shaper {
   }
 
   const Rules& rules_;
+  const std::vector<double>& short_cycle_;
   const Shape& full_;
   const double full_cost_, budget_;
   const bool measured_;
 };
 
 // The LR stages at one shape.
-Plan plan_baseline(const Rules& rules, double epoch_factor) {
-  const Shaper shaper(rules);
+Plan plan_baseline(const Rules& rules, const Shaper& shaper, double epoch_factor) {
   const Level only = shaper.level(Factor{1, 1, 1});
   std::vector<double> ends = rules.lr_drops;
   ends.push_back(rules.epochs);
@@ -206,8 +179,8 @@ std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<doub
   return clock;
 }
 
-Plan plan_long_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
-  const Shaper shaper(rules);
+Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vector<Factor>& long_cycle, int cycles,
+                      double epoch_factor) {
   const Level full = shaper.level(Factor{1, 1, 1});
   std::vector<Level> levels;
   for (const Factor& factor : long_cycle) levels.push_back(shaper.level(factor));
@@ -230,76 +203,16 @@ Plan plan_long_cycles(const Rules& rules, const std::vector<Factor>& long_cycle,
   return plan;
 }
 
-void check_fraction(const char* name, double value) {
-  if (!(value > 0 && value <= 1)) {
-    refuse(name, " has the factor ", value,
-           ", which must lie in (0, 1]: a factor is a fraction of the baseline's size");
+void check_short(const Rules& rules, const std::vector<double>& short_cycle) {
+  for (double f : short_cycle) {
+    check_factor("short", f, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("short", f, "columns", rules.baseline.w, rules.multiple_hw);
   }
-}
-
-// A factor that leaves less than half of the smallest size cannot be met, unless there is nothing to divide.
-void check_factor(const char* name, double factor, const char* what, std::int64_t size, std::int64_t multiple) {
-  check_fraction(name, factor);
-  if (size > multiple && double(size) * factor < 0.5 * double(multiple)) {
-    refuse(name, " has the factor ", factor, ", which leaves ", double(size) * factor, " of ", size, " ", what,
-           "; take ", double(multiple) / double(size), " or more");
-  }
-}
-
-void check_multiple(const char* name, std::int64_t multiple, const char* whose, const char* what, double size) {
-  const double below = std::floor(size / double(multiple)) * double(multiple);
-  if (below != size) {
-    refuse(whose, " ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
-           below > 0 ? std::to_string(std::int64_t(below)) + " or " : "", below + double(multiple));
-  }
-}
-
-void check_multiples(const Rules& rules, const char* whose, double b, double t, double h, double w) {
-  check_multiple("batch_multiple_of", rules.multiple_b, whose, "batch", b);
-  check_multiple("frames_multiple_of", rules.multiple_t, whose, "frames", t);
-  check_multiple("multiple_of", rules.multiple_hw, whose, "height", h);
-  check_multiple("multiple_of", rules.multiple_hw, whose, "width", w);
-}
-
-void check(const Rules& rules) {
-  if (!(rules.epochs > 0 && std::isfinite(rules.epochs))) {
-    refuse("epochs (", rules.epochs, ") must be above 0 and finite: the length of the baseline's training");
-  }
-  double previous = 0;
-  for (double drop : rules.lr_drops) {
-    if (!(drop > previous && drop < rules.epochs)) {
-      refuse("lr_drops has ", drop, " after ", previous,
-             "; the drops must increase, above 0 and below the baseline's length (", rules.epochs,
-             ") in the same unit");
-    }
-    previous = drop;
-  }
-  for (double f : rules.short_cycle) {
-    check_factor("short_cycle", f, "rows", rules.baseline.h, rules.multiple_hw);
-    check_factor("short_cycle", f, "columns", rules.baseline.w, rules.multiple_hw);
-  }
-  if (!(rules.growth >= 0 && rules.growth <= 1)) {
-    refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
-  }
-  const Shape& full = rules.baseline;
-  if (!(full.cells() < 0x1p53)) {
-    refuse("shape has ", full.cells(),
-           " sampling points, above 2^53: more than can be counted exactly; take a smaller one");
-  }
-  for (const auto& [size, cost] : rules.costs) {
-    const auto& [t, h, w] = size;
-    if (!(cost > 0 && std::isfinite(cost))) {
-      refuse("costs has ", cost, " for a clip of ", t, "x", h, "x", w, "; a cost must be above 0 and finite");
-    }
-  }
-  check_multiples(rules, "the baseline's", double(full.b), double(full.t), double(full.h), double(full.w));
 }
 
 void check(const Rules& rules, const Phase& phase) {
   const Shape& full = rules.baseline;
-  if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
-    refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
-  }
+  check_phase(phase);
   if (!(phase.t <= double(full.t) && phase.h <= double(full.h) && phase.w <= double(full.w))) {
     refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " exceeds the baseline's ", full.t, "x", full.h, "x",
            full.w, "; the baseline is the largest shape: pass that one as shape");
@@ -319,28 +232,36 @@ void check(const Rules& rules, const Phase& phase) {
 
 }  // namespace
 
-std::int64_t round_to(double value, std::int64_t multiple) {
-  const auto times = std::int64_t(std::nearbyint(value / double(multiple)));
-  return std::max<std::int64_t>(1, times) * multiple;
+void check_phase(const Phase& phase) {
+  if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
+    refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
+  }
+  for (double size : {phase.t, phase.h, phase.w}) {
+    if (!(size > 0 && std::isfinite(size))) {
+      refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " has the size ", size,
+             ", which must be above 0 and finite: frames, height, width");
+    }
+  }
 }
 
-Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
-  check(rules);
-  if (!(epoch_factor > 0 && std::isfinite(epoch_factor))) {
-    refuse("epoch_factor (", epoch_factor, ") must be above 0 and finite; the paper's is 1.5");
-  }
-  if (long_cycle.empty()) return plan_baseline(rules, epoch_factor);
+Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
+                 int cycles, double epoch_factor) {
+  check_rules(rules);
+  check_short(rules, short_cycle);
   for (const Factor& f : long_cycle) {
-    check_factor("long_cycle", f.t, "frames", rules.baseline.t, rules.multiple_t);
-    check_factor("long_cycle", f.h, "rows", rules.baseline.h, rules.multiple_hw);
-    check_factor("long_cycle", f.w, "columns", rules.baseline.w, rules.multiple_hw);
+    check_factor("long", f.t, "frames", rules.baseline.t, rules.multiple_t);
+    check_factor("long", f.h, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("long", f.w, "columns", rules.baseline.w, rules.multiple_hw);
   }
-  return plan_long_cycles(rules, long_cycle, cycles, epoch_factor);
+  const Shaper shaper(rules, short_cycle);
+  if (long_cycle.empty()) return plan_baseline(rules, shaper, epoch_factor);
+  return plan_long_cycles(rules, shaper, long_cycle, cycles, epoch_factor);
 }
 
-Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases) {
-  check(rules);
-  const Shaper shaper(rules);
+Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle) {
+  check_rules(rules);
+  check_short(rules, short_cycle);
+  const Shaper shaper(rules, short_cycle);
   Plan plan;
   double end_epoch = 0;
   for (const Phase& phase : phases) {
@@ -356,6 +277,20 @@ Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases) {
   for (double drop : rules.lr_drops) plan.clock.push_back({drop, drop, int(plan.clock.size())});
   plan.clock.push_back({rules.epochs, rules.epochs, int(plan.clock.size())});
   return plan;
+}
+
+Plan plan_progressive(const Rules& rules, const Factor& start, int stages, double full_from) {
+  const Shape& full = rules.baseline;
+  const auto end = [&](int i) { return i < stages ? full_from * rules.epochs * i / (stages - 1) : rules.epochs; };
+  const auto ramp = [&](double factor, std::int64_t size, int i) {
+    return (factor + (1 - factor) * i / (stages - 1)) * double(size);
+  };
+  std::vector<Phase> phases;
+  for (int i = 0; i < stages; ++i) {
+    phases.push_back(
+        {end(i + 1) - end(i), 0, ramp(start.t, full.t, i), ramp(start.h, full.h, i), ramp(start.w, full.w, i)});
+  }
+  return plan_phases(rules, phases, {});
 }
 
 }  // namespace multigrid

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset  # noqa: E402
 from pymultigrid import Schedule, Shape  # noqa: E402
 
 VIDEOS = 24
-SCHEDULE = Schedule.from_epochs(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=20)
+SCHEDULE = Schedule(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=20)
 
 
 class Clips(Dataset):
@@ -85,7 +85,7 @@ def test_states_of_something_else_are_refused():
     state = loader.state_dict()
     with pytest.raises(ValueError, match=re.escape("the state is of seed 0, the loader here has 1")):
         loader.load_state_dict({**state, "seed": 0})
-    other = Loader(Clips(), Schedule.from_epochs(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=30), seed=1)
+    other = Loader(Clips(), Schedule(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=30), seed=1)
     with pytest.raises(ValueError, match=re.escape("the state is of a schedule whose epochs is 20.0, here it is 30.0")):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match=re.escape("the state is at step 3, the schedule here has the steps 10 to 12")):
@@ -277,7 +277,7 @@ def test_a_loop_over_epochs_around_it_is_refused():
 
 
 def test_a_learning_rate_of_another_schedule_is_refused():
-    other = Schedule.from_epochs(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=30)
+    other = Schedule(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=30)
     with pytest.raises(
         RuntimeError, match=re.escape("step 1 of the loop and of the ScaledLR are of different schedules")
     ):

@@ -29,7 +29,7 @@ class Loader(Iterable[tuple[Step, Any]]):
     ...         return 100
     ...     def __getitem__(self, sample):
     ...         return torch.rand(3, *tuple(sample.step.shape)[1:]), sample.index % 2
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 56, 56), samples=100, epochs=10)
+    >>> schedule = Schedule(Shape(4, 16, 56, 56), samples=100, epochs=10)
     >>> loader = Loader(Noise(), schedule, seed=0)
     >>> for step, (clips, labels) in loader:  # the whole training: no loop over epochs around it
     ...     assert clips.shape == (step.shape.b, 3, step.shape.t, step.shape.h, step.shape.w)

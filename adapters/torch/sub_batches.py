@@ -37,7 +37,7 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import SubBatchNorm, sub_batches
-    >>> schedule = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10)
+    >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
     >>> net = SubBatchNorm.convert(torch.nn.BatchNorm3d(4))
     >>> with sub_batches(net, schedule[0], base=16) as splits:
     ...     splits
