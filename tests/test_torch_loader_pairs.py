@@ -86,7 +86,9 @@ def test_states_of_something_else_are_refused():
     with pytest.raises(ValueError, match=re.escape("the state is of seed 0, the loader here has 1")):
         loader.load_state_dict({**state, "seed": 0})
     other = Loader(Clips(), Schedule(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=30), seed=1)
-    with pytest.raises(ValueError, match=re.escape("the state is of a schedule whose epochs is 20.0, here it is 30.0")):
+    with pytest.raises(
+        ValueError, match=re.escape("the state is of a schedule whose baseline_epochs is 20.0, here it is 30.0")
+    ):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match=re.escape("the state is at step 3, the schedule here has the steps 10 to 12")):
         Loader(Clips(), SCHEDULE[10:12], seed=1).load_state_dict({**state, "step": 3})

@@ -172,13 +172,13 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import SubBatchNorm3d, sub_batches
-    >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4))
+    >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, (1, 3, 3)), torch.nn.BatchNorm3d(4))
     >>> SubBatchNorm3d.convert(net)[1]
     SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
     >>> with sub_batches(net, schedule[0]):
-    ...     net[1].splits, net(torch.zeros(64, 3, 8, 11, 11)).shape
-    (8, torch.Size([64, 4, 6, 9, 9]))
+    ...     net[1].splits, net(torch.zeros(64, 3, 2, 23, 23)).shape
+    (8, torch.Size([64, 4, 2, 21, 21]))
     >>> net[1].splits
     1
 

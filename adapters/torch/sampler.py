@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 
 class BatchSampler(Sampler[Any]):
-    """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``.
+    """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``; see `Loader` first.
 
     Step i gives ``step.shape.b`` samples, those at positions ``step.first + rank * b`` and up of the schedule's stream
     of clips. Every process and every worker computes the same step, so shapes agree without talking; batches are never
@@ -33,7 +33,8 @@ class BatchSampler(Sampler[Any]):
     >>> print([(len(batch), str(batch[0].step.shape)) for batch in batches][-1])
     (4, '4x16x112x112')
 
-    The data loader runs ahead of training: take the step from ``zip(schedule, loader)``, not from the sampler.
+    `Loader` builds one, and gives each batch with its step; this alone is for data loaders of another class. They run
+    ahead of training: the step of a batch is ``sample.step`` in the data set, not where the sampler is.
 
     Gradients are accumulated over micro-batches as if each were a process of its own: the schedule is made for
     ``processes=world * accumulate``, ``shape.b`` stays what fits into memory, and a step takes `accumulate` batches:

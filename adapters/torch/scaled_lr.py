@@ -98,7 +98,7 @@ class ScaledLR(LRScheduler):
         """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
         if self.last_epoch == self._start + len(self.schedule):
             warnings.warn(
-                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: zip(schedule, loader) is the whole "
+                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: the loader gives the whole "
                 "training, take the loop over epochs around it away; schedule.epoch(e) has the steps of one epoch",
                 RuntimeWarning,
                 stacklevel=2,

@@ -16,6 +16,8 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 class StreamDataset(IterableDataset[Any]):
     """The mini-batches of a schedule, from a stream of items, for ``DataLoader(dataset, batch_size=None)``.
 
+    ``Loader(source, schedule, read=read)`` builds one, and gives each batch with its step.
+
     `source` is anything that can be iterated again and again: WebDataset, a streaming Hugging Face data set,
     ``ray.data``'s ``iter_rows()``, a list of files. ``read(item, sample)`` makes (clip, label) of an item, on the grid
     that ``sample.grid(extent)`` draws:
