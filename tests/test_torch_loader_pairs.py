@@ -347,3 +347,20 @@ def test_a_training_forward_outside_of_a_step_is_warned_of_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SubBatchNorm.revert(model)(clips)
+
+
+def test_two_models_of_one_process_each_follow_their_own_rate():
+    (teacher, _, standing), (student, optimizer, lr) = parts(), parts()
+    for i, (step, (clips, _, _)) in enumerate(Loader(Clips(), SCHEDULE)):
+        with sub_batches(student, step):
+            student(clips).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        lr.step()
+        if i == 3:
+            break
+    assert standing.last_epoch == 0
+    with pytest.raises(RuntimeError, match="the loop trains step 3, and the learning rate stands at step 0"):
+        sub_batches(nn.ModuleList([teacher, student]), step).__enter__()
+    del standing, lr  # a scheduler that is gone has no say
+    sub_batches(teacher, step).__enter__()

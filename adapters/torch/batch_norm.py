@@ -58,7 +58,7 @@ class SubBatchNorm(_BatchNorm):
         """Undo `convert`, in place, and return the model; the running statistics stay."""
         for module in model.modules():
             if type(module) in cls._concrete():
-                for name in (*_OF_A_STEP, "_converted"):
+                for name in ("splits", "ranks", "clips", "_converted"):
                     module.__dict__.pop(name, None)
                 object.__setattr__(module, "__class__", module.plain)
         return model
@@ -205,37 +205,34 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     plain = nn.BatchNorm3d
 
 
-_OF_A_STEP = ("splits", "ranks", "clips")
-
-
 @contextmanager
 def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -> Iterator[int]:
     """Give these layers the splits of a step for the ``with``; `sub_batches` is this, and what it checks."""
     splits, ranks = max(1, step.base.b // base), sharing(-(-base // step.base.b))
-    before = [(norm, [getattr(norm, name) for name in _OF_A_STEP]) for norm in norms]
     # Past nn.Module.__setattr__, which looks for parameters and takes ten times as long.
-    for norm in norms:
-        norm.__dict__.update(splits=splits, ranks=ranks, clips=clips)
+    before = [(vars(norm), norm.splits, norm.ranks, norm.clips) for norm in norms]
+    for values, *_ in before:
+        values["splits"], values["ranks"], values["clips"] = splits, ranks, clips
     try:
         yield splits
     finally:
-        for norm, values in before:
-            norm.__dict__.update(zip(_OF_A_STEP, values, strict=True))
+        for values, *were in before:
+            values["splits"], values["ranks"], values["clips"] = were
 
 
 def norms_of(model: nn.Module) -> list[SubBatchNorm]:
     """Find them anew for every step, so that nothing is out of date; `model.modules()` takes seven times as long."""
-    return [module for module in _modules(model) if isinstance(module, SubBatchNorm)]
+    found: list[SubBatchNorm] = []
+    modules: list[nn.Module | None] = [model]
+    for module in modules:
+        if isinstance(module, SubBatchNorm):
+            found.append(module)
+        elif module is not None and module._modules:
+            modules += module._modules.values()
+    return found
 
 
 def has_plain_norm(model: nn.Module) -> bool:
     """Return whether `convert` would find a batch norm in the model."""
     plain = {ours.plain for ours in SubBatchNorm._concrete()}
-    return any(type(module) in plain for module in _modules(model))
-
-
-def _modules(model: nn.Module) -> list[nn.Module]:
-    found = [model]
-    for module in found:
-        found += [child for child in module._modules.values() if child is not None]
-    return found
+    return any(type(module) in plain for module in model.modules())

@@ -6,12 +6,14 @@ import reprlib
 import warnings
 import weakref
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
 from pymultigrid.clock import Clock
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 class ScaledLR(LRScheduler):
@@ -92,6 +94,7 @@ class ScaledLR(LRScheduler):
         # Accelerate's wrapper is an Optimizer without hooks, around one that has them.
         inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
         inner.register_step_post_hook(lambda *_: _updated(mine()))
+        self._number = next(_numbers)
         _live.add(self)
 
     def step(self, epoch: int | None = None) -> None:
@@ -218,14 +221,27 @@ class ScaledLR(LRScheduler):
 
 
 _live: weakref.WeakSet[ScaledLR] = weakref.WeakSet()
+_numbers = count()  # an id() may come again
+# By model: what is live, with how many parameters, and which of these drive the model. Looking through the parameters
+# of a model takes as long as the rest of a step's bookkeeping.
+_driving: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def check_rates(model: nn.Module, step: Step) -> None:
     """Let every ScaledLR that drives parameters of `model` meet the step."""
-    for lr in list(_live):
-        driven = {id(p) for group in lr.optimizer.param_groups for p in group["params"]}
-        if any(id(p) in driven for p in model.parameters()):
-            lr.meet(step)
+    live = {lr._number: (sum(len(group["params"]) for group in lr.optimizer.param_groups), lr) for lr in _live}
+    key = tuple((number, size) for number, (size, _) in live.items())
+    known = _driving.get(model)
+    if known is None or known[0] != key:
+        parameters = {id(p) for p in model.parameters()}
+        drives = [
+            number
+            for number, (_, lr) in live.items()
+            if any(id(p) in parameters for group in lr.optimizer.param_groups for p in group["params"])
+        ]
+        known = _driving[model] = key, drives
+    for number in known[1]:
+        live[number][1].meet(step)
 
 
 def _updated(lr: ScaledLR | None) -> None:
