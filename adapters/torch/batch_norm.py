@@ -46,7 +46,7 @@ class SubBatchNorm(_BatchNorm):
           (1): SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
         )
         """
-        classes = {ours.plain: ours for ours in cls._concrete()}
+        classes: dict[type, type[SubBatchNorm]] = {ours.plain: ours for ours in cls._concrete()}
         for module in model.modules():
             if type(module) in classes:
                 object.__setattr__(module, "__class__", classes[type(module)])

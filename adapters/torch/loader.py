@@ -133,11 +133,12 @@ class Loader(Iterable[tuple[Step, Any]]):
         sampler = BatchSampler(schedule, **self._settings)
         self._settings["rank"] = sampler.rank  # the ranks compared their schedules; once is enough
         paired, collate = _Paired(self._source), _PairedCollate(self._collate)
-        return DataLoader(paired, batch_sampler=sampler, collate_fn=collate, **self._options)
+        return DataLoader(paired, batch_sampler=sampler, collate_fn=collate, **self._options)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """Return the number of batches of the whole schedule that was given, also after a resume."""
-        return len(self.schedule) * self._settings["accumulate"]
+        accumulate: int = self._settings["accumulate"]
+        return len(self.schedule) * accumulate
 
     def __iter__(self) -> Iterator[tuple[Step, Any]]:
         start, self._resuming = (self._next if self._resuming else self.schedule.start), False
