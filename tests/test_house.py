@@ -3,10 +3,12 @@
 import ast
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import pymultigrid
 from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +61,14 @@ def test_an_adapter_loads_its_backend_in_a_function_only():
         module = ast.parse((ROOT / "adapters" / name).read_text())
         at_the_top = ast.Module([node for node in module.body if not isinstance(node, ast.FunctionDef)], [])
         assert not backends & {n.name for node in at_the_top.body if isinstance(node, ast.Import) for n in node.names}
+
+
+def test_what_is_private_has_an_underscore():
+    """`pymultigrid.resample` is a function and nothing else: no module stands in a public name's place."""
+    modules = {path.stem for path in (ROOT / "pymultigrid").glob("*.py")}
+    assert {name for name in modules if not name.startswith("_")} == {"plot", "video"}
+    assert not modules & set(pymultigrid.__all__)
+    assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)
 
 
 def test_the_core_names_no_framework():

@@ -29,7 +29,7 @@ from pymultigrid.torch.scaled_lr import ScaledLR
 from pymultigrid.torch.stream import StreamDataset
 from pymultigrid.torch.sub_batches import sub_batches
 
-from pymultigrid.sample import Batch, Sample
+from pymultigrid._sample import Batch, Sample
 
 __all__ = [
     "Batch",

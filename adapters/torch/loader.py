@@ -11,7 +11,7 @@ from pymultigrid.torch.sampler import BatchSampler
 from pymultigrid.torch.stream import StreamDataset
 
 from pymultigrid import Schedule, Step
-from pymultigrid.sample import Batch, Sample
+from pymultigrid._sample import Batch, Sample
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 # What the schedule decides, and a DataLoader would decide otherwise.
