@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole check of the CUDA kernel on a machine with a GPU, in one call of less than eight minutes: build, tests,
+# The whole check of the CUDA kernel on a machine with a GPU, in one call of about two minutes: build, tests,
 # compute-sanitizer, benchmark; a table of what passed comes last.
 #
 #     PYTHON=python3 benchmarks/cuda_check.sh [folder for the logs]
@@ -34,7 +34,7 @@ stage() {
 # From another folder: in the root Python would find the sources instead of what was built.
 tests=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q)
 on_gpu=$root/tests/test_torch_cuda.py
-export PYTHONPATH=$site PYTHONUNBUFFERED=1 CUDAARCHS=${CUDAARCHS:-native}
+export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 CUDAARCHS=${CUDAARCHS:-native}
 mkdir -p build
 rm -rf "$site"
 "$python" -c "import torch, numpy, pytest, hypothesis, scikit_build_core, pybind11" || exit

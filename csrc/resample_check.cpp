@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <limits>
-#include <sstream>
 #include <string>
 
 #include "refuse.h"
@@ -17,9 +16,7 @@ std::string item(const char* name, std::size_t i, std::size_t count) {
 
 void check_axis(const Axis& axis, std::int64_t extent, bool may_pass, const std::string& name, const char* unit) {
   const auto axis_text = [&] {
-    std::ostringstream text;
-    text << "Axis(start=" << axis.start << ", span=" << axis.span << ", size=" << axis.size << ")";
-    return text.str();
+    return joined("Axis(start=", axis.start, ", span=", axis.span, ", size=", axis.size, ")");
   };
   if (axis.size < 1) refuse(name, ".size (", axis.size, ") must be at least 1");
   if (!std::isfinite(axis.start) || !std::isfinite(axis.span)) refuse(name, " = ", axis_text(), " must be finite");

@@ -53,7 +53,8 @@ def test_feeding(feeding):
 def test_accumulation_and_the_device(feeding):
     before = feeding["model"][-1].weight.detach().clone()
     run(BLOCKS[1], feeding)
-    assert next(feeding["batches"], None) is None
+    assert feeding["n"] + 1 == len(feeding["loader"]) == 2 * len(feeding["schedule"])
+    assert feeding["lr"].last_epoch == len(feeding["schedule"])
     assert not torch.equal(feeding["model"][-1].weight, before)
     run(BLOCKS[2], feeding)
     assert isinstance(feeding["clips"], torch.Tensor)
@@ -106,4 +107,3 @@ def test_streams(annotated, tmp_path):
     annotated["shards"] = [str(tmp_path / "0.tar"), str(tmp_path / "1.tar")]
     run(BLOCKS[4], annotated)
     assert annotated["step"].index == len(annotated["schedule"]) - 1
-    assert len(annotated["loader"]) == len(annotated["schedule"])

@@ -285,7 +285,7 @@ def test_bad_folders(tmp_path):
 
 
 def test_an_index_is_no_sample(paths):
-    with pytest.raises(TypeError, match="a VideoDataset is indexed by Sample, not int: pass"):
+    with pytest.raises(TypeError, match="a VideoDataset is indexed by Sample, not int: read it by"):
         VideoDataset(paths, range(6))[0]
 
 

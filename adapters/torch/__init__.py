@@ -2,7 +2,7 @@
 
 One loop uses them all; with ``lr = ScaledLR(any_scheduler, schedule)`` and a `VideoDataset`::
 
-    for step, (clips, labels) in zip(schedule, DataLoader(dataset, batch_sampler=BatchSampler(schedule))):
+    for step, (clips, labels) in Loader(dataset, schedule):
         with sub_batches(model, step):
             loss(model(clips), labels).backward()
         optimizer.step()
@@ -22,10 +22,12 @@ from pymultigrid.torch._layer_errors import layer_errors
 from pymultigrid.torch._position_embeddings import PositionEmbeddings
 from pymultigrid.torch._preflight import preflight
 from pymultigrid.torch._resample import resample
-from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
+from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d
+from pymultigrid.torch.loader import Loader
 from pymultigrid.torch.sampler import BatchSampler
 from pymultigrid.torch.scaled_lr import ScaledLR
 from pymultigrid.torch.stream import StreamDataset
+from pymultigrid.torch.sub_batches import sub_batches
 
 from pymultigrid._sample import Batch, Sample
 
@@ -34,6 +36,7 @@ __all__ = [
     "BatchSampler",
     "DecodedClips",
     "Evaluation",
+    "Loader",
     "PositionEmbeddings",
     "Sample",
     "ScaledLR",

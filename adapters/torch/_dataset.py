@@ -25,15 +25,14 @@ Clips = Tensor | DecodedClips
 
 
 class VideoDataset(Dataset[tuple[Clips, Any]]):
-    """Labelled video files, for ``DataLoader(dataset, batch_sampler=BatchSampler(schedule))``.
+    """Labelled video files, for ``Loader(dataset, schedule)``.
 
     ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
     clip C x T x H x W at the shape of the sample's step.
 
     >>> import av, numpy, tempfile
-    >>> from torch.utils.data import DataLoader
     >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.torch import BatchSampler, VideoDataset
+    >>> from pymultigrid.torch import Loader, VideoDataset
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
     >>> with av.open(path, "w") as file:
     ...     stream = file.add_stream("libx264", rate=30, width=64, height=48)
@@ -44,8 +43,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     >>> dataset
     VideoDataset(videos=2, mean=0.45, std=0.225, dtype=torch.float32, stride=2)
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
-    >>> loader = DataLoader(dataset, batch_sampler=BatchSampler(schedule))
-    >>> for step, (clips, labels) in zip(schedule, loader):
+    >>> for step, (clips, labels) in Loader(dataset, schedule):
     ...     assert clips.shape == (step.shape.b, 3, step.shape.t, step.shape.h, step.shape.w)
     >>> views, label = dataset.evaluation(schedule.shape, clips=2, crops=3)[1]
     >>> views.shape, label
@@ -53,7 +51,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
 
     A file is opened, and its frames counted, when it is first read; each worker does that once (keep them between
     epochs: ``persistent_workers=True``, or one loader for the whole schedule as above). Clips of one video in a batch
-    (see ``BatchSampler(repeats=)``) are read together, each frame once.
+    (see ``Loader(repeats=)``) are read together, each frame once.
 
     Parameters
     ----------
@@ -167,8 +165,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         for sample in samples:
             if not isinstance(sample, Sample):
                 raise TypeError(
-                    f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
-                    "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(shape); "
+                    f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: "
+                    "read it by pymultigrid.torch.Loader(dataset, schedule), or use dataset.evaluation(shape); "
                     "Subset and random_split lose the grid: take dataset.subset(part.indices)"
                 )
         read: dict[int, Clips] = {}

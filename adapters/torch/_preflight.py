@@ -129,7 +129,7 @@ def preflight(
         median = statistics.median(times[shape])
         rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
-    versions = sum(map(len, steps.values())) if passes.splits else len(steps)
+    versions = sum(map(len, steps.values())) if passes.norms else len(steps)
     report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
     for text in report.warnings:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
