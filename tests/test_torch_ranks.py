@@ -11,7 +11,7 @@ torch = pytest.importorskip(
 
 from processes import processes  # noqa: E402
 from pymultigrid.torch import SubBatchNorm3d, sub_batches  # noqa: E402
-from pymultigrid.torch.batch_norm import norms_of, splitting  # noqa: E402
+from pymultigrid.torch._batch_norm import norms_of, splitting  # noqa: E402
 from test_torch_batch_norm import batch, close  # noqa: E402
 from test_torch_sub_batches import GOLDEN  # noqa: E402
 from torch import nn  # noqa: E402

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from pymultigrid.torch._batch_norm import norms_of, splitting
 from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
-from pymultigrid.torch.batch_norm import norms_of, splitting
 
 import torch
 from pymultigrid import Shape, Step

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pymultigrid.torch.agreement import disagreement
-from pymultigrid.torch.batch_norm import has_plain_norm, norms_of, splitting
-from pymultigrid.torch.scaled_lr import check_rates
+from pymultigrid.torch._agreement import disagreement
+from pymultigrid.torch._batch_norm import has_plain_norm, norms_of, splitting
+from pymultigrid.torch._scaled_lr import check_rates
 
 import torch
 from pymultigrid import Shape, Step

@@ -6,9 +6,9 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from pymultigrid.torch.agreement import disagreement
-from pymultigrid.torch.sampler import BatchSampler
-from pymultigrid.torch.stream import StreamDataset
+from pymultigrid.torch._agreement import disagreement
+from pymultigrid.torch._sampler import BatchSampler
+from pymultigrid.torch._stream import StreamDataset
 
 from pymultigrid import Schedule, Step
 from pymultigrid._sample import Batch, Sample

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pymultigrid.torch.sampler import Shares
+from pymultigrid.torch._sampler import Shares
 
 from pymultigrid import Schedule, Step
 from pymultigrid._sample import Sample
