@@ -39,7 +39,7 @@ def batches(
     >>> import numpy as np
     >>> from pymultigrid import Schedule, Shape, resample
     >>> from pymultigrid.keras import batches
-    >>> schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=10, epochs=4)
+    >>> schedule = Schedule(Shape(2, 8, 32, 32), samples=10, epochs=4)
     >>> videos, labels = np.zeros((10, 20, 48, 48, 3), "uint8"), np.arange(10)
     >>> def read(samples):
     ...     clips = [videos[s] for s in samples]
@@ -168,7 +168,7 @@ class VideoDataset:
     ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
     ...     file.mux(stream.encode())
     >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
-    >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
+    >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> for step, (clips, labels) in zip(schedule, dataset.training(schedule)):
     ...     assert tuple(clips.shape) == (*tuple(step.shape), 3)
     >>> views, labels = dataset.evaluation(schedule, clips=2, crops=3)[1]

@@ -28,7 +28,14 @@ py::int_ whole_object(const std::string& name, py::handle value, const py::int_&
     throw py::type_error(said(name, value) + " must be a whole number");
   }
   if (index < low) throw py::value_error(said(name, value) + " must be at least " + std::string(py::str(low)));
-  if (index > high) throw py::value_error(said(name, value) + " must be at most " + std::string(py::str(high)));
+  if (index > high) {
+    // A machine word's bounds are powers of two less one, which nobody reads.
+    const py::object bits = high.attr("bit_length")();
+    const bool word = bits > py::int_(32) && (high + py::int_(1)).equal(py::int_(1) << bits);
+    throw py::value_error(said(name, value) +
+                          (word ? " must be below 2**" + std::string(py::str(bits))
+                                : " must be at most " + std::string(py::str(high))));
+  }
   return py::reinterpret_steal<py::int_>(index.release());
 }
 
