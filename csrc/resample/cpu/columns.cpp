@@ -66,7 +66,7 @@ void ColumnTable::order_values(std::int64_t values) {
   for (const std::int32_t value : value_) pixel_.push_back(value / channels);
 }
 
-void ColumnTable::fill(const LineTable& line, std::int64_t lo, const Scale& scale, int lanes, bool planar, bool bytes,
+void ColumnTable::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar, bool bytes,
                        Pulse& pulse) {
   const std::int64_t channels = static_cast<std::int64_t>(scale.times.size());
   lanes_ = lanes;
@@ -84,10 +84,12 @@ void ColumnTable::fill(const LineTable& line, std::int64_t lo, const Scale& scal
     const std::int64_t pixel = line.first[pixel_[slot]] - lo, channel = value_[slot] - pixel_[slot] * channels;
     start_[slot] = static_cast<std::int32_t>(pixel * channels + channel);
   }
+  early_.assign(value_.size(), 0);
   const bool shuffled = choose_group(bytes);
+  if (shuffled) end_inside(hi - lo);
   fill_weights(line, scale, pulse);
   if (shuffled)
-    fill_bytes(pulse);
+    fill_bytes((hi - lo) * channels, pulse);
   else
     fill_floats(line, pulse);
 }
@@ -114,6 +116,16 @@ bool ColumnTable::choose_group(bool bytes) {
   return true;
 }
 
+// Cells at the row's end have fewer taps: theirs are the last of a full number, so that none lies behind the row.
+void ColumnTable::end_inside(std::int64_t pixels) {
+  const std::int32_t channels = columns_.channels;
+  const auto last = static_cast<std::int32_t>(std::max<std::int64_t>(0, pixels - columns_.taps));
+  for (std::size_t slot = 0; slot < start_.size(); ++slot) {
+    early_[slot] = std::max(0, start_[slot] / channels - last);
+    start_[slot] -= early_[slot] * channels;
+  }
+}
+
 void ColumnTable::fill_weights(const LineTable& line, const Scale& scale, Pulse& pulse) {
   const std::int64_t width = 4 * lanes_, channels = columns_.channels;
   float* weight = weight_.at_least(row_floats() * columns_.taps);
@@ -124,8 +136,11 @@ void ColumnTable::fill_weights(const LineTable& line, const Scale& scale, Pulse&
     const std::int64_t pixel = pixel_[slot], channel = value_[slot] - pixel * channels;
     pulse.beat(columns_.taps);
     float* to = weight + slot / width * columns_.taps * width + slot % width;
-    for (int t = 0; t < columns_.taps; ++t)
-      to[t * width] = t < line.count ? line.weight[pixel * line.count + t] * scale.times[channel] : 0.0f;
+    for (int t = 0; t < columns_.taps; ++t) {
+      const int own = t - early_[slot];
+      const bool any = own >= 0 && own < line.count;
+      to[t * width] = any ? line.weight[pixel * line.count + own] * scale.times[channel] : 0.0f;
+    }
     shift[slot] = scale.plus[channel];
   }
 }
@@ -144,9 +159,11 @@ void ColumnTable::fill_floats(const LineTable& line, Pulse& pulse) {
   }
 }
 
-void ColumnTable::fill_bytes(Pulse& pulse) {
+// A window that would end behind the row's `width` bytes is moved back as far as its taps stay in it.
+void ColumnTable::fill_bytes(std::int64_t width, Pulse& pulse) {
   const int channels = columns_.channels, group = columns_.group, halves = columns_.split ? 2 : 1;
-  const std::int64_t quads = row_floats() / 4, width = 16 * lanes_;
+  const int window = 16 / halves, vector = 16 * lanes_;
+  const std::int64_t quads = row_floats() / 4, last_window = std::int64_t{columns_.taps - group} * channels;
   std::int32_t* offset = offset_.at_least(quads * halves);
   std::uint8_t* mask = mask_.at_least(quads * group * 16);
   std::memset(mask, 0x80, quads * group * 16);  // a set top bit picks a zero
@@ -156,30 +173,35 @@ void ColumnTable::fill_bytes(Pulse& pulse) {
   for (std::int64_t quad = 0; quad < quads; ++quad) {
     pulse.beat(4 * group);
     const std::int32_t* start = &start_[quad * 4];
-    std::int32_t base[2] = {start[0], start[3]};
-    bool high[4];
+    std::int32_t base[2] = {start[0], start[3]}, top[2] = {0, 0};
+    int half_of[4];
     for (int i = 0; i < 4; ++i) {
-      high[i] = columns_.split && pixel_[quad * 4 + i] != pixel_[quad * 4];
-      base[high[i]] = std::min(base[high[i]], start[i]);
+      const int half = half_of[i] = columns_.split && pixel_[quad * 4 + i] != pixel_[quad * 4];
+      base[half] = std::min(base[half], start[i]);
+      top[half] = std::max(top[half], start[i]);
     }
     for (int half = 0; half < halves; ++half) {
+      const std::int64_t behind = std::max<std::int64_t>(0, base[half] + last_window + window - width);
+      const int room = std::min(window - (top[half] - base[half] + (group - 1) * channels + 1), base[half]);
+      base[half] -= static_cast<std::int32_t>(std::min<std::int64_t>(behind, room));
       *offset++ = base[half];
       furthest = std::max(furthest, base[half]);
     }
-    std::uint8_t* at = mask + quad / lanes_ * group * width + quad % lanes_ * 16;
+    std::uint8_t* at = mask + quad / lanes_ * group * vector + quad % lanes_ * 16;
     for (int t = 0; t < group; ++t)
       for (int i = 0; i < 4; ++i)
-        at[t * width + 4 * i] = static_cast<std::uint8_t>(start[i] - base[high[i]] + t * channels + (high[i] ? 8 : 0));
+        at[t * vector + 4 * i] =
+            static_cast<std::uint8_t>(start[i] - base[half_of[i]] + t * channels + window * half_of[i]);
   }
-  columns_.reach = furthest + std::int64_t{columns_.taps - group} * channels + 16 / halves;
+  columns_.reach = furthest + last_window + window;
 }
 
-void ColumnTables::fill(const LineTable& line, std::int64_t lo, const Scale& scale, const RowCode& code, bool planar,
+void ColumnTables::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code, bool planar,
                         bool bytes, Pulse& pulse) {
   used_ = line.count <= most_summed ? 1 : (line.count + summed_together - 1) / summed_together;
   if (tables_.size() < used_) tables_.resize(used_);
   if (used_ == 1) {
-    tables_[0].fill(line, lo, scale, code.lanes, planar, bytes, pulse);
+    tables_[0].fill(line, lo, hi, scale, code.lanes, planar, bytes, pulse);
     reach_ = columns().reach;
     return;
   }
@@ -187,7 +209,7 @@ void ColumnTables::fill(const LineTable& line, std::int64_t lo, const Scale& sca
   for (std::size_t p = 0; p < used_; ++p) {
     const int from = static_cast<int>(p) * summed_together;
     fill_part(part_, line, from, std::min(line.count - from, summed_together), p == 0 ? bytes : of_bytes());
-    tables_[p].fill(part_, lo, scale, code.lanes, planar, p == 0 ? bytes : of_bytes(), pulse);
+    tables_[p].fill(part_, lo, hi, scale, code.lanes, planar, p == 0 ? bytes : of_bytes(), pulse);
     reach_ = std::max(reach_, tables_[p].columns().reach);
   }
 }

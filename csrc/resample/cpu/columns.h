@@ -45,12 +45,12 @@ struct LineTable {
 
 // A sum of more products than this is made of shorter ones, which are added in double: a float32 sum of thousands
 // drifts from the level that it is the mean of.
-constexpr int most_summed = 32, summed_together = 16;
+constexpr int most_summed = 64, summed_together = 32;
 
 // Columns with the memory behind it. `bytes`: rows are uint8, side by side, and the code has the byte shuffle.
 class ColumnTable {
  public:
-  void fill(const LineTable& line, std::int64_t lo, const Scale& scale, int lanes, bool planar, bool bytes,
+  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar, bool bytes,
             Pulse& pulse);
   const Columns& columns() const { return columns_; }
   std::int64_t row_floats() const { return std::int64_t{columns_.vectors} * 4 * lanes_; }
@@ -60,12 +60,14 @@ class ColumnTable {
   bool choose_group(bool bytes);
   void fill_weights(const LineTable& line, const Scale& scale, Pulse& pulse);
   void fill_floats(const LineTable& line, Pulse& pulse);
-  void fill_bytes(Pulse& pulse);
+  void end_inside(std::int64_t pixels);
+  void fill_bytes(std::int64_t width, Pulse& pulse);
 
   Columns columns_{};
   int lanes_ = 1;
   std::vector<std::int32_t> value_, pixel_;  // of each slot
   std::vector<std::int32_t> start_;          // of each slot's first tap in the row
+  std::vector<int> early_;                   // how many taps that is before the cell's own first
   Scratch<std::int32_t> offset_;
   Scratch<std::uint8_t> mask_;
   Scratch<float> weight_, shift_;
@@ -74,7 +76,7 @@ class ColumnTable {
 // The columns of a clip: one table, or for wide cells several of a few taps each.
 class ColumnTables {
  public:
-  void fill(const LineTable& line, std::int64_t lo, const Scale& scale, const RowCode& code, bool planar, bool bytes,
+  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code, bool planar, bool bytes,
             Pulse& pulse);
   const Columns& columns() const { return tables_[0].columns(); }
   std::int64_t row_floats() const { return tables_[0].row_floats(); }

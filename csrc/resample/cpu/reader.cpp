@@ -14,15 +14,18 @@ void Reader::open(const ClipView& video, const Grid& grid, char* clip) {
   h_ = cells_of(grid.h);
   w_ = cells_of(grid.w);
   packed_ = video.pitch_c == bytes_of(video.dtype) && video.pitch_w == video.c * video.pitch_c;
-  block_ = video;
+  ClipView block = video;
   const bool dense_rows = std::abs(video.pitch_h) == video.w * video.c * bytes_of(video.dtype);
-  if (!packed_ || !dense_rows) block_.h = 1;
-  if (block_.h < video.h || std::abs(video.pitch_t) != video.h * std::abs(video.pitch_h)) block_.t = 1;
+  if (!packed_ || !dense_rows) block.h = 1;
+  if (block.h < video.h || std::abs(video.pitch_t) != video.h * std::abs(video.pitch_h)) block.t = 1;
+  block_end_ = memory_of(block).end;
+  block_pitch_t_ = block.t < video.t ? video.pitch_t : 0;
+  block_pitch_h_ = block.h < video.h ? video.pitch_h : 0;
   if (options_.blend_frames) frames_.fill(t_, Filter::linear, pulse_);
   lines_.fill(h_, options_.filter, pulse_);
   across_.fill(w_, options_.filter, pulse_);
   const bool planar = out_.layout == Layout::cthw && video.c == 3;
-  columns_.fill(across_, w_.lo, scale_of(options_, video.dtype, out_.dtype, video.c), code_, planar,
+  columns_.fill(across_, w_.lo, w_.hi, scale_of(options_, video.dtype, out_.dtype, video.c), code_, planar,
                 code_.bytes && video.dtype == DType::u8, pulse_);
   rows_.resize(2 * lines_.count);
   weights_.resize(2 * lines_.count);
@@ -37,11 +40,8 @@ void Reader::open(const ClipView& video, const Grid& grid, char* clip) {
   fetch_rows_ = 1 + (static_cast<std::int64_t>(lines_.wanted.size()) + out_.h - 1) / out_.h;
 }
 
-// The box's part of a row as bytes side by side, `reach` of them: all within the video's memory, or a copy.
-const std::uint8_t* Reader::bytes_of_row(std::int64_t frame, std::int64_t row, int copy) {
-  const char* from = first_of(frame, row);
-  const char* end =
-      memory_of(block_).end + (block_.t == 1 ? frame * video_.pitch_t : 0) + (block_.h == 1 ? row * video_.pitch_h : 0);
+// The box's part of a row as bytes side by side, `reach` of them: all before the end of the video's memory, or a copy.
+const std::uint8_t* Reader::bytes_of_row(const char* from, const char* end, int copy) {
   const std::int64_t reach = columns_.reach(), width = w_.hi - w_.lo;
   if (packed_ && end - from >= reach) return reinterpret_cast<const std::uint8_t*>(from);
   std::uint8_t* bytes = bytes_[copy].at_least(std::max(reach, width * video_.c));
@@ -66,10 +66,11 @@ const float* Reader::floats_of_row(const char* from) {
 // Asks for a few rows that will be wanted soon: the caches take only so many requests at a time.
 void Reader::fetch(Ring& ring, std::int64_t most) {
   const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size()), reach = columns_.reach();
+  const char* frame = box_of(ring.frame);
   ring.fetched = std::max(ring.fetched, ring.filled);
   const std::int64_t until = std::min({all, ring.filled + 2 * together, ring.fetched + most});
   for (; ring.fetched < until; ++ring.fetched) {
-    const char* from = first_of(ring.frame, lines_.wanted[ring.fetched]);
+    const char* from = frame + lines_.wanted[ring.fetched] * video_.pitch_h;
     for (std::int64_t line = 0; line < reach; line += 64) __builtin_prefetch(from + line);
   }
 }
@@ -77,6 +78,7 @@ void Reader::fetch(Ring& ring, std::int64_t most) {
 // Filters the next rows that are wanted, `together` at a time, until `until` of them are there.
 void Reader::fill(Ring& ring, std::int64_t until) {
   const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size());
+  const char *frame = box_of(ring.frame), *end = block_end_ + ring.frame * block_pitch_t_;
   while (ring.filled < until) {
     const int count = static_cast<int>(std::min<std::int64_t>(together, all - ring.filled));
     const std::uint8_t* rows[together];
@@ -85,9 +87,9 @@ void Reader::fill(Ring& ring, std::int64_t until) {
       const std::int64_t row = lines_.wanted[ring.filled + r];
       out[r] = slot(ring, ring.filled + r);
       if (columns_.of_bytes())
-        rows[r] = bytes_of_row(ring.frame, row, r);
+        rows[r] = bytes_of_row(frame + row * video_.pitch_h, end + row * block_pitch_h_, r);
       else
-        columns_.across_floats(code_, floats_of_row(first_of(ring.frame, row)), out[r]);
+        columns_.across_floats(code_, floats_of_row(frame + row * video_.pitch_h), out[r]);
     }
     if (columns_.of_bytes()) columns_.across_bytes(code_, rows, count, out);
     pulse_.beat(count * (columns_.row_floats() * across_.count + (w_.hi - w_.lo) * video_.c));

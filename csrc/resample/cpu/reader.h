@@ -35,13 +35,12 @@ class Reader {
   };
 
   float* slot(Ring& ring, std::int64_t position) { return ring.floats.at_least(0) + slot_[position]; }
-  const char* first_of(std::int64_t frame, std::int64_t row) const {  // of the box
-    return static_cast<const char*>(video_.data) + frame * video_.pitch_t + row * video_.pitch_h +
-           w_.lo * video_.pitch_w;
+  const char* box_of(std::int64_t frame) const {
+    return static_cast<const char*>(video_.data) + frame * video_.pitch_t + w_.lo * video_.pitch_w;
   }
   void fetch(Ring& ring, std::int64_t most);
   void fill(Ring& ring, std::int64_t until);
-  const std::uint8_t* bytes_of_row(std::int64_t frame, std::int64_t row, int copy);
+  const std::uint8_t* bytes_of_row(const char* from, const char* end, int copy);
   const float* floats_of_row(const char* from);
   int sum_rows(int count);
   void write_row(std::int64_t y, int frames, const float* frame_weight, char* frame);
@@ -54,7 +53,9 @@ class Reader {
   ClipView video_{};
   Cells t_{}, h_{}, w_{};
   char* clip_ = nullptr;
-  ClipView block_{};  // the part of the video around a row that has no gaps
+  // Past the part of the video that has no gaps, around frame 0, row 0; and how far it is to that of other frames, rows.
+  const char* block_end_ = nullptr;
+  std::int64_t block_pitch_t_ = 0, block_pitch_h_ = 0;
   Short beyond_{};
   bool packed_ = false;
   Ring rings_[2];
