@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "plan/refuse.h"
 
@@ -13,52 +14,70 @@ constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, most_log_
 constexpr std::int32_t most_warps = 32;     // of a multiprocessor, by their registers
 constexpr std::int32_t rows_of_tables = 8;  // a guess: filling a tile's tables takes as long as so many of its rows
 
-// What the cut depends on: of all clips of a launch, the most that any needs.
+// Columns of a tile, and how many tiles that makes; a staged row of it in words.
+struct Columns {
+  std::int32_t pairs, tiles, staged_words;
+};
+
+// Planes of a tile, and how many tiles that makes.
+struct Planes {
+  std::int32_t planes, tiles;
+};
+
+// How the clips of a launch are cut into tiles, step by step: columns, planes, rows, and what the shared memory holds.
 class Cut {
  public:
-  Cut(const Launch& launch, const Gpu& gpu) : launch_(launch) {
-    Tiling& cut = tiling_;
-    const std::int32_t pairs = (launch.w + 1) / 2, planes = launch.planes();
+  Cut(const Launch& launch, const Gpu& gpu) : launch_(launch), gpu_(gpu) {
     for (int i = 0; i < launch.clips; ++i) {
       row_words_ = std::max<std::int64_t>(row_words_, row_words(launch.sources[i]));
       column_lines_ = std::max<std::int64_t>(column_lines_, 1 + up_to_4(launch.sources[i].column_taps));
     }
-    across(std::max(1, (pairs + most_threads - 1) / most_threads));
-    cut.planes = std::max(1, std::min({planes, most_threads / cut.pairs, std::int32_t{32}}));
-    cut.rows = 1;
-    while (!fits() && cut.planes > 1) cut.planes = (cut.planes + 1) / 2;
-    while (!fits() && cut.pairs > 1) across(2 * cut.across);
-    cut.in_depth = (planes + cut.planes - 1) / cut.planes;
-    cut.planes = (planes + cut.in_depth - 1) / cut.in_depth;
-    cut.threads = (cut.pairs * cut.planes + 31) / 32 * 32;
-    const std::int64_t by_shared = gpu.shared / (4 * words(0) + 1024);
-    const std::int64_t blocks = std::clamp<std::int64_t>(by_shared, 1, most_warps * 32 / cut.threads);
-    cut.rows = best_rows(std::int64_t{launch.clips} * cut.in_depth * cut.across, blocks * gpu.processors);
-    while (cut.rows > 1 && !fits()) cut.rows = (cut.rows + 1) / 2;
-    cut.down = (launch.h + cut.rows - 1) / cut.rows;
-    const std::int64_t share = std::min<std::int64_t>(gpu.shared / blocks - 1024, 4 * most_words) / 4;
-    while (cut.log_slots < most_log_slots && words(cut.log_slots + 1) <= share) ++cut.log_slots;
-    cut.rows_at = static_cast<std::int32_t>(rows_at());
-    cut.columns_at = static_cast<std::int32_t>(columns_at());
-    cut.staged_at = static_cast<std::int32_t>(staged_at());
-    cut.words = static_cast<std::int32_t>(words(cut.log_slots));
-    const std::int32_t rows = cut.planes * (launch.blend ? 2 : 1) << cut.log_slots;
-    cut.log_lanes = 3;
-    while (cut.log_lanes < 7 && rows << (cut.log_lanes + 1) <= cut.threads) ++cut.log_lanes;
   }
 
-  bool fits() const { return words(0) <= most_words; }
-  const Tiling& tiling() const { return tiling_; }
+  // Nothing, if not even the smallest tile fits in the shared memory.
+  std::optional<Tiling> tiling() const {
+    const std::int32_t pairs = (launch_.w + 1) / 2, planes = launch_.planes();
+    Columns columns = in_tiles(std::max(1, (pairs + most_threads - 1) / most_threads));
+    std::int32_t deep = std::max(1, std::min({planes, most_threads / columns.pairs, std::int32_t{32}}));
+    while (!fits(columns, deep, 1) && deep > 1) deep = (deep + 1) / 2;
+    while (!fits(columns, deep, 1) && columns.pairs > 1) columns = in_tiles(2 * columns.tiles);
+    if (!fits(columns, deep, 1)) return std::nullopt;
+    const std::int32_t stacks = (planes + deep - 1) / deep;
+    return tiling(columns, {(planes + stacks - 1) / stacks, stacks});
+  }
 
  private:
-  void across(std::int32_t tiles) {
-    const std::int32_t pairs = (launch_.w + 1) / 2;
-    tiling_.pairs = (pairs + tiles - 1) / tiles;
-    tiling_.across = (pairs + tiling_.pairs - 1) / tiling_.pairs;
-    tiling_.staged_words = 0;
-    for (int i = 0; i < launch_.clips; ++i)
-      tiling_.staged_words =
-          std::max(tiling_.staged_words, static_cast<std::int32_t>(staged_words(launch_.sources[i])));
+  Tiling tiling(const Columns& columns, const Planes& planes) const {
+    const std::int32_t threads = (columns.pairs * planes.planes + 31) / 32 * 32;
+    const std::int64_t by_shared = gpu_.shared / (4 * layout(columns, planes.planes, 1, 0).words + 1024);
+    const std::int64_t blocks = std::clamp<std::int64_t>(by_shared, 1, most_warps * 32 / threads);
+    std::int32_t rows = best_rows(std::int64_t{launch_.clips} * planes.tiles * columns.tiles, blocks * gpu_.processors);
+    while (rows > 1 && !fits(columns, planes.planes, rows)) rows = (rows + 1) / 2;
+    const std::int64_t share = std::min<std::int64_t>(gpu_.shared / blocks - 1024, 4 * most_words) / 4;
+    std::int32_t log_slots = 0;
+    while (log_slots < most_log_slots && layout(columns, planes.planes, rows, log_slots + 1).words <= share)
+      ++log_slots;
+    const std::int32_t staged = planes.planes * (launch_.blend ? 2 : 1) << log_slots;
+    std::int32_t log_lanes = 3;
+    while (log_lanes < 7 && staged << (log_lanes + 1) <= threads) ++log_lanes;
+    const Places at = layout(columns, planes.planes, rows, log_slots);
+    Tiling cut{};
+    cut.pairs = columns.pairs, cut.rows = rows, cut.planes = planes.planes;
+    cut.across = columns.tiles, cut.down = (launch_.h + rows - 1) / rows, cut.in_depth = planes.tiles;
+    cut.threads = threads, cut.log_slots = log_slots, cut.log_lanes = log_lanes;
+    cut.rows_at = static_cast<std::int32_t>(at.rows_at);
+    cut.columns_at = static_cast<std::int32_t>(at.columns_at);
+    cut.staged_at = static_cast<std::int32_t>(at.staged_at);
+    cut.staged_words = columns.staged_words;
+    cut.words = static_cast<std::int32_t>(at.words);
+    return cut;
+  }
+
+  Columns in_tiles(std::int32_t tiles) const {
+    const std::int32_t all = (launch_.w + 1) / 2, pairs = (all + tiles - 1) / tiles;
+    std::int64_t staged = 0;
+    for (int i = 0; i < launch_.clips; ++i) staged = std::max(staged, staged_words(launch_.sources[i], pairs));
+    return {pairs, (all + pairs - 1) / pairs, static_cast<std::int32_t>(staged)};
   }
 
   // Rows of a tile, so that the blocks that run at once are done soonest: they take turns, and the last turn is as long
@@ -75,28 +94,38 @@ class Cut {
     return best;
   }
 
-  // The shared memory's layout, in words, and how much it is.
-  std::int64_t rows_at() const { return planes_at + plane_words * std::int64_t{tiling_.planes}; }
-  std::int64_t columns_at() const { return rows_at() + (tiling_.rows + 1) * row_words_; }
-  std::int64_t staged_at() const { return (columns_at() + column_lines_ * 2 * tiling_.pairs + 3) / 4 * 4; }
-  std::int64_t words(std::int32_t log_slots) const {
-    const std::int64_t staged = std::int64_t{tiling_.planes} * (launch_.blend ? 2 : 1) * tiling_.staged_words;
-    return staged_at() + 2 * (staged << log_slots);
+  // Where things lie in a tile's shared memory, and how much it is, in words.
+  struct Places {
+    std::int64_t rows_at, columns_at, staged_at, words;
+  };
+
+  Places layout(const Columns& columns, std::int64_t planes, std::int64_t rows, std::int32_t log_slots) const {
+    const std::int64_t staged = planes * (launch_.blend ? 2 : 1) * columns.staged_words;
+    Places at{};
+    at.rows_at = planes_at + plane_words * planes;
+    at.columns_at = at.rows_at + (rows + 1) * row_words_;
+    at.staged_at = (at.columns_at + column_lines_ * 2 * columns.pairs + 3) / 4 * 4;
+    at.words = at.staged_at + 2 * (staged << log_slots);
+    return at;
+  }
+
+  bool fits(const Columns& columns, std::int64_t planes, std::int64_t rows) const {
+    return layout(columns, planes, rows, 0).words <= most_words;
   }
 
   // An upper bound on a staged row: four words before it, its pixels, and those that a column's taps of weight 0 reach.
-  std::int64_t staged_words(const Source& source) const {
+  std::int64_t staged_words(const Source& source, std::int32_t pairs) const {
     const Cells w = cells_of(source, 2, launch_.w);
     const double stride = w.span / static_cast<double>(w.size);
     const std::int64_t taps = up_to_4(source.column_taps);
-    const std::int64_t reach = static_cast<std::int64_t>(2 * tiling_.pairs * stride) + taps + 2;
+    const std::int64_t reach = static_cast<std::int64_t>(2 * pairs * stride) + taps + 2;
     const std::int64_t pixels = std::min(reach, w.hi - w.lo) + taps;
     return 4 + (launch_.rgb ? (15 + 3 * pixels + 8 + 15) / 16 * 4 : (pixels + 3) / 4 * 4);
   }
 
   const Launch& launch_;
-  std::int64_t row_words_ = 0, column_lines_ = 5;
-  Tiling tiling_{};
+  const Gpu& gpu_;
+  std::int64_t row_words_ = 0, column_lines_ = 5;  // of all clips, the most that any needs
 };
 
 bool one_dtype(const std::vector<ClipView>& videos, DType dtype) {
@@ -105,22 +134,22 @@ bool one_dtype(const std::vector<ClipView>& videos, DType dtype) {
 
 Source source_of(const ClipView& video, const Grid& grid, Filter filter) {
   const std::int64_t row_taps = most_taps(cells_of(grid.h), filter);
-  return {static_cast<const char*>(video.data),
-          video.pitch_t,
-          video.pitch_h,
-          video.pitch_w,
-          video.pitch_c,
-          {grid.t.start, grid.h.start, grid.w.start},
-          {grid.t.span, grid.h.span, grid.w.span},
-          static_cast<std::int32_t>(video.t),
-          static_cast<std::int32_t>(video.h),
-          static_cast<std::int32_t>(video.w),
-          static_cast<std::int32_t>(row_taps),
-          static_cast<std::int32_t>(most_taps(cells_of(grid.w), filter)),
-          static_cast<std::uint16_t>(video.c),
-          static_cast<std::uint8_t>(video.dtype),
-          static_cast<std::uint8_t>(grid.beyond),
-          row_taps <= 2 && std::fabs(grid.h.stride()) > static_cast<double>(row_taps)};
+  Source source{};
+  source.data = static_cast<const char*>(video.data);
+  source.pitch_t = video.pitch_t, source.pitch_h = video.pitch_h;
+  source.pitch_w = video.pitch_w, source.pitch_c = video.pitch_c;
+  const Axis* axes[] = {&grid.t, &grid.h, &grid.w};
+  for (int i = 0; i < 3; ++i) source.start[i] = axes[i]->start, source.span[i] = axes[i]->span;
+  source.t = static_cast<std::int32_t>(video.t);
+  source.h = static_cast<std::int32_t>(video.h);
+  source.w = static_cast<std::int32_t>(video.w);
+  source.c = static_cast<std::uint16_t>(video.c);
+  source.row_taps = static_cast<std::int32_t>(row_taps);
+  source.column_taps = static_cast<std::int32_t>(most_taps(cells_of(grid.w), filter));
+  source.dtype = static_cast<std::uint8_t>(video.dtype);
+  source.beyond = static_cast<std::uint8_t>(grid.beyond);
+  source.skips = row_taps <= 2 && std::fabs(grid.h.stride()) > static_cast<double>(row_taps);
+  return source;
 }
 
 // All but the sources and how they are cut.
@@ -187,11 +216,11 @@ void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& g
     launch.clips = static_cast<std::int32_t>(std::min<std::int64_t>(all - done, most_sources));
     for (std::int32_t i = 0; i < launch.clips; ++i)
       launch.sources[i] = source_of(videos[done + i], grids[grids.size() == 1 ? 0 : done + i], options.filter);
-    const Cut cut(launch, gpu);
-    if (!cut.fits())
+    const std::optional<Tiling> tiling = Cut(launch, gpu).tiling();
+    if (!tiling)
       refuse("grid.h or grid.w has cells of thousands of pixels, which do not fit in the GPU's shared memory; ",
              "use a smaller stride, or the CPU");
-    launch.tiling = cut.tiling();
+    launch.tiling = *tiling;
     const std::int64_t most = std::numeric_limits<std::int32_t>::max() / tiles_of_a_clip(launch.tiling);
     launch.clips = static_cast<std::int32_t>(std::clamp<std::int64_t>(most, 1, launch.clips));
     run(launch);
