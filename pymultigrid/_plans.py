@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar, final
 
 from pymultigrid import _core, arguments
@@ -15,6 +14,8 @@ LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5)
 """The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
 SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
 """The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
+
+_MOST_STAGES = 100_000  # a count above it is a mistake, and takes memory
 
 _T = TypeVar("_T")
 
@@ -68,7 +69,7 @@ class Cycles:
         if self.cycles is not None:
             if self.long is None:
                 raise ValueError(f"cycles ({self.cycles}) counts long cycles, and long is None; leave one of them out")
-            object.__setattr__(self, "cycles", arguments.count("cycles", self.cycles))
+            object.__setattr__(self, "cycles", arguments.count("cycles", self.cycles, most=_MOST_STAGES))
         if self.epoch_factor is not None:
             factor = arguments.number("epoch_factor", self.epoch_factor)
             object.__setattr__(self, "epoch_factor", factor)
@@ -85,7 +86,7 @@ class Cycles:
         factor = 1.0 if self.long is None and self.short is None else 1.5
         return _core.plan_cycles(
             rules,
-            long=[Factor(t=f[0], h=f[1], w=f[-1]) for f in self.long or ()],
+            long=[_core_factor(factor) for factor in self.long or ()],
             short=self.short or (),
             cycles=self.cycles or 3,
             epoch_factor=factor if self.epoch_factor is None else self.epoch_factor,
@@ -181,7 +182,7 @@ class Progressive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _factor("start", self.start))
-        stages = arguments.count("stages", self.stages)
+        stages = arguments.count("stages", self.stages, most=_MOST_STAGES)
         object.__setattr__(self, "stages", stages)
         if stages < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
@@ -193,16 +194,8 @@ class Progressive:
 
     def _plan(self, rules: Rules) -> Plan:
         """Return the stages and the baseline's clock."""
-        n, (_, *full), first = self.stages, rules.baseline, self.start
-        share = (n - 1) / n if self.full_from is None else self.full_from
-        ends = [share * rules.epochs * i / (n - 1) for i in range(n)] + [rules.epochs]
-        factors = (first[0], first[1], first[-1])
-        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(factors, full, strict=True))
-        phases = [
-            Phase(epochs=stop - start, b=0, t=t, h=h, w=w)
-            for (start, stop), t, h, w in zip(pairwise(ends), *ramps, strict=True)
-        ]
-        return _core.plan_phases(rules, phases=phases, short=())
+        share = (self.stages - 1) / self.stages if self.full_from is None else self.full_from
+        return _core.plan_progressive(rules, start=_core_factor(self.start), stages=self.stages, full_from=share)
 
 
 def baseline_length(
@@ -258,6 +251,10 @@ def _factor(name: str, values: Sequence[float]) -> tuple[float, ...]:
     for axis in axes:
         _core.check_fraction(name, axis)
     return axes
+
+
+def _core_factor(axes: Sequence[float]) -> Factor:
+    return Factor(t=axes[0], h=axes[1], w=axes[-1])
 
 
 def _short(values: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,11 +31,13 @@ def whole(name: str, value: int) -> int:
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
 
 
-def count(name: str, value: int) -> int:
-    """Return `value`, a whole number of at least 1."""
+def count(name: str, value: int, most: float = math.inf) -> int:
+    """Return `value`, a whole number of at least 1 and at most `most`."""
     count = whole(name, value)
     if count < 1:
         raise ValueError(f"{name} ({count}) must be at least 1")
+    if count > most:
+        raise ValueError(f"{name} ({count}) must be at most {most}")
     return count
 
 
