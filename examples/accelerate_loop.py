@@ -31,7 +31,7 @@ def main() -> None:
         optimizer.zero_grad()
         lr.step()
 
-    found = evaluate(model, dataset.evaluation(schedule, clips=2))
+    found = evaluate(model, dataset.evaluation(schedule.shape, clips=2))
     accelerator.print(f"accuracy {found.accuracy():.3f}")
     accelerator.end_training()
 

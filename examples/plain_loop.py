@@ -32,7 +32,7 @@ def main() -> None:
         print(f"step {step.index} {step.shape} lr {lr.get_last_lr()[0]:.4f} loss {loss:.4f}")
         lr.step()
 
-    found = evaluate(model, dataset.evaluation(schedule, clips=2), num_workers=2)  # in yours, on other videos
+    found = evaluate(model, dataset.evaluation(schedule.shape, clips=2), num_workers=2)  # in yours, on other videos
     print(f"accuracy {found.accuracy():.3f}")
 
 

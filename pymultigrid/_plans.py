@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, final
 
-from pymultigrid import _core, arguments
+from pymultigrid import _arguments, _core
 from pymultigrid._core import Factor, Phase, Plan, Rules, Shape
 
 LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
@@ -69,9 +69,9 @@ class Cycles:
         if self.cycles is not None:
             if self.long is None:
                 raise ValueError(f"cycles ({self.cycles}) counts long cycles, and long is None; leave one of them out")
-            object.__setattr__(self, "cycles", arguments.count("cycles", self.cycles, most=_MOST_STAGES))
+            object.__setattr__(self, "cycles", _arguments.count("cycles", self.cycles, most=_MOST_STAGES))
         if self.epoch_factor is not None:
-            factor = arguments.number("epoch_factor", self.epoch_factor)
+            factor = _arguments.number("epoch_factor", self.epoch_factor)
             object.__setattr__(self, "epoch_factor", factor)
             if not 0 < factor < math.inf:
                 raise ValueError(f"epoch_factor ({factor:g}) must be above 0 and finite; the paper's is 1.5")
@@ -182,12 +182,12 @@ class Progressive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _factor("start", self.start))
-        stages = arguments.count("stages", self.stages, most=_MOST_STAGES)
+        stages = _arguments.count("stages", self.stages, most=_MOST_STAGES)
         object.__setattr__(self, "stages", stages)
         if stages < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
         if self.full_from is not None:
-            share = arguments.number("full_from", self.full_from)
+            share = _arguments.number("full_from", self.full_from)
             object.__setattr__(self, "full_from", share)
             if not 0 < share < 1:
                 raise ValueError(f"full_from ({share:g}) must lie in (0, 1): the share before the full shape")
@@ -222,8 +222,8 @@ def baseline_length(
     if iterations is None:
         if samples is None:
             raise ValueError("samples is missing: pass the number of videos in an epoch, or plan in iterations=")
-        return arguments.number("epochs", epochs), lr_drops
-    length = arguments.count("iterations", iterations)
+        return _arguments.number("epochs", epochs), lr_drops
+    length = _arguments.count("iterations", iterations)
     if list(lr_drops) != sorted(set(lr_drops)) or not all(0 < drop < length for drop in lr_drops):
         raise ValueError(
             f"lr_drops {lr_drops} must increase, above 0 and below iterations ({length}): they count the baseline's "
@@ -245,7 +245,7 @@ def _items(name: str, values: Iterable[_T], empty: str) -> tuple[_T, ...]:
 
 def _factor(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """Return a (temporal, spatial) or (t, h, w) factor."""
-    axes = arguments.numbers(name, values)
+    axes = _arguments.numbers(name, values)
     if len(axes) not in (2, 3):
         raise ValueError(f"{name} has {axes}; a factor is (temporal, spatial) or (t, h, w)")
     for axis in axes:
@@ -261,7 +261,7 @@ def _short(values: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the factors of a short cycle."""
     if values is None:
         return None
-    factors = arguments.numbers("short", values)
+    factors = _arguments.numbers("short", values)
     if not factors:
         raise ValueError("short is empty; pass None to turn it off")
     for factor in factors:
@@ -275,10 +275,10 @@ def _phase(item: tuple[float, Shape | Sequence[float]]) -> tuple[float, Shape | 
         epochs, size = item
     except (TypeError, ValueError):
         raise TypeError(f"a phase ({item!r}) must be (epochs, shape) or (epochs, (t, h, w))") from None
-    epochs = arguments.number("a phase's epochs", epochs)
+    epochs = _arguments.number("a phase's epochs", epochs)
     if isinstance(size, Shape):
         return epochs, size
-    axes = arguments.numbers("a phase's sizes", size)
+    axes = _arguments.numbers("a phase's sizes", size)
     if len(axes) != 3:
         raise ValueError(f"a phase has {axes}; pass a Shape, or (t, h, w) for a batch by the rule")
     return epochs, axes

@@ -80,7 +80,7 @@ def test_boxes_and_masks_agree_with_the_pixels(annotated):
         for sample in batch:
             clip, boxes, visible, mask = dataset[sample]
             frames, h, w = clip.shape[1:]
-            grid = sample.grid(dataset.videos[sample.index].extent, stride=2)
+            grid = sample.grid(dataset.videos[sample.index].extent, stride=2, flip=0.5)
             assert boxes.shape == (frames, 4)
             x, y = np.arange(w) + 0.5, np.arange(h) + 0.5
             for box, picture in zip(boxes, mask, strict=True):

@@ -4,10 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import pymultigrid
 from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +85,14 @@ def test_the_core_points_one_way():
             # The standard library's have no ending, and only the system's a folder.
             standard = "." not in header or header.startswith("sys/")
             assert standard or header.startswith(OUTSIDE.get(room, ())), f"{path} includes {header}"
+
+
+def test_what_is_private_has_an_underscore():
+    """`pymultigrid.resample` is a function and nothing else: no module stands in a public name's place."""
+    modules = {path.stem for path in (ROOT / "pymultigrid").glob("*.py")}
+    assert {name for name in modules if not name.startswith("_")} == {"plot", "video"}
+    assert not modules & set(pymultigrid.__all__)
+    assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)
 
 
 def test_import_loads_no_framework():

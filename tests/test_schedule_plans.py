@@ -21,7 +21,7 @@ def test_smooth_policies_get_cycles_without_drops():
     assert len(kinetics(lr_drops=(), plan=Cycles(cycles=1)).stages) == 5
     # A third of the cycles' clips in is a third of 196 baseline epochs in.
     assert schedule[stages[4].start].progress == pytest.approx(196 / 239 / 3)
-    middle = (stages[11].last + stages[12].last) / 2
+    middle = (stages[11].clip_stop + stages[12].clip_stop) / 2
     late = next(s for s in schedule[stages[12].start :] if s.first >= middle)
     assert late.progress == pytest.approx(196 / 239)
 
@@ -49,7 +49,7 @@ def test_iterations_are_the_baselines():
     by_iterations = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000), samples=8 * 1000)
     assert by_iterations == by_epochs
     alone = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000))
-    assert (alone.samples, alone.epochs, alone.baseline_iterations) == (8, 100_000, 100_000)
+    assert (alone.samples, alone.baseline_epochs, alone.baseline_iterations) == (8, 100_000, 100_000)
     assert len(alone) == pytest.approx(len(by_epochs), abs=len(alone.stages))
 
 

@@ -10,7 +10,7 @@ What ``fit`` needs more than before is the data and one callback::
         epochs=20,
         steps_per_epoch=math.ceil(len(schedule) / 20),
         shuffle=False,
-        validation_data=test.evaluation(schedule),
+        validation_data=test.evaluation(schedule.shape),
         callbacks=[multigrid],
     )
 """
@@ -35,6 +35,6 @@ from pymultigrid.keras.callback import MultigridCallback
 from pymultigrid.keras.dataset import VideoDataset, batches
 from pymultigrid.keras.scaled_lr import ScaledLR
 
-from pymultigrid.sample import Sample
+from pymultigrid._sample import Sample
 
 __all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]

@@ -27,7 +27,7 @@ from pymultigrid.torch.sampler import BatchSampler
 from pymultigrid.torch.scaled_lr import ScaledLR
 from pymultigrid.torch.stream import StreamDataset
 
-from pymultigrid.sample import Batch, Sample
+from pymultigrid._sample import Batch, Sample
 
 __all__ = [
     "Batch",

@@ -16,9 +16,8 @@ from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, ten
 from pymultigrid.torch.resample import torch_dtype
 
 import torch
-from pymultigrid import Cycles, Schedule, Shape, Step
-from pymultigrid.report import Report, ShapeCost, uses
-from pymultigrid.sample import mini_batch
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid._report import uses
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 

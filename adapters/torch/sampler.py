@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import Schedule, Step, _core, arguments
-from pymultigrid.sample import Batch
+from pymultigrid import Schedule, Step, _arguments, _core
+from pymultigrid._sample import Batch
 from torch import distributed
 from torch.utils.data import Sampler
 
@@ -94,7 +94,7 @@ class BatchSampler(Sampler[Any]):
         self.schedule = schedule
         self.rank = self.shares.rank
         self.seed = self.shares.seed
-        self.repeats = arguments.count("repeats", repeats)
+        self.repeats = _arguments.count("repeats", repeats)
         schedule.sample(0, seed=self.seed)  # refuses a schedule that does not know its videos
         self._rising = None if weights is None else _rising(weights, schedule.samples)
 
@@ -125,9 +125,9 @@ class Shares:
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
         self.schedule = schedule
-        self.accumulate = arguments.count("accumulate", accumulate)
+        self.accumulate = _arguments.count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)
-        self.seed = arguments.seed(seed)
+        self.seed = _arguments.seed(seed)
         if rank is None and schedule.processes > self.accumulate:
             _agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
 
@@ -165,7 +165,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
     running = processes // accumulate
     each = f" / accumulate ({accumulate})" if accumulate > 1 else ""
     if rank is not None:
-        return arguments.rank(rank, running, each)
+        return _arguments.rank(rank, running, each)
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else None
     if world is None and running > 1:
         raise RuntimeError(

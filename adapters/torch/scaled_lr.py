@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
-from pymultigrid.clock import Clock
+from pymultigrid._clock import Clock
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -35,10 +35,11 @@ class ScaledLR(LRScheduler):
 
         lr_i = f(floor(s.progress * N)) * s.lr_scale
 
-    N is ``schedule.baseline_iterations``, or ``schedule.epochs`` for a scheduler that counts epochs. At a learning-rate
-    drop of the schedule the clock is exact: the first step of the new LR stage reads the drop's epoch e, or the
-    baseline's first iteration that begins at or after it, ceil(e * samples / global batch). That number, or the one
-    before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain scheduler.
+    N is ``schedule.baseline_iterations``, or ``schedule.baseline_epochs`` for a scheduler that counts epochs. At a
+    learning-rate drop of the schedule the clock is exact: the first step of the new LR stage reads the drop's epoch e,
+    or the baseline's first iteration that begins at or after it, ceil(e * samples / global batch). That number, or the
+    one before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain
+    scheduler.
 
     Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) is left as it sets it. After the
     last step the learning rate stays. A parameter group that is added later comes with the baseline's learning rate,

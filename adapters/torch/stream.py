@@ -9,7 +9,7 @@ from typing import Any
 from pymultigrid.torch.sampler import Shares
 
 from pymultigrid import Schedule
-from pymultigrid.sample import Sample
+from pymultigrid._sample import Sample
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 

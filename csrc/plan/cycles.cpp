@@ -127,7 +127,7 @@ class Shaper {
 Plan plan_baseline(const Rules& rules, const Shaper& shaper, double epoch_factor) {
   const Level only = shaper.level(Factor{1, 1, 1});
   std::vector<double> ends = rules.lr_drops;
-  ends.push_back(rules.epochs);
+  ends.push_back(rules.baseline_epochs);
   Plan plan;
   for (std::size_t k = 0; k < ends.size(); ++k) {
     plan.stages.push_back(shaper.stage(only, ends[k] * epoch_factor, 0));
@@ -141,7 +141,7 @@ std::vector<double> cycle_bounds(const Rules& rules, int cycles) {
   std::vector<double> bounds{0.0};
   bounds.insert(bounds.end(), rules.lr_drops.begin(), rules.lr_drops.end());
   for (int k = 1; rules.lr_drops.empty() && k <= cycles; ++k) {
-    bounds.push_back(rules.epochs * kFineTuningStart * k / cycles);
+    bounds.push_back(rules.baseline_epochs * kFineTuningStart * k / cycles);
   }
   return bounds;
 }
@@ -160,7 +160,7 @@ std::vector<double> raw_epochs(const Rules& rules, const std::vector<double>& bo
   }
   // Fine-tuning saves as many iterations as the cycles do.
   const double saving = bounds.back() / iterations;
-  raw.push_back((rules.epochs - bounds.back()) / saving * full.mean_batch_factor);
+  raw.push_back((rules.baseline_epochs - bounds.back()) / saving * full.mean_batch_factor);
   return raw;
 }
 
@@ -175,7 +175,7 @@ std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<doub
     const double end_epoch = k + 1 < cycles ? cycle_end : (cycle_end + total) / 2;
     clock.push_back({end_epoch, bounds[k + 1], rules.lr_drops.empty() ? 0 : int(k)});
   }
-  clock.push_back({total, rules.epochs, int(rules.lr_drops.size())});
+  clock.push_back({total, rules.baseline_epochs, int(rules.lr_drops.size())});
   return clock;
 }
 
@@ -189,7 +189,7 @@ Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vecto
 
   double sum_raw = 0;
   for (double r : raw) sum_raw += r;
-  const double total = rules.epochs * epoch_factor;
+  const double total = rules.baseline_epochs * epoch_factor;
   const double x = total / sum_raw;
   Plan plan;
   double end_epoch = 0;
@@ -269,19 +269,21 @@ Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std
     end_epoch += phase.epochs;
     // A drop where a phase ends is at its end, whatever the sum's last bit says.
     for (double drop : rules.lr_drops) {
-      if (std::abs(drop - end_epoch) < 1e-9 * rules.epochs) end_epoch = drop;
+      if (std::abs(drop - end_epoch) < 1e-9 * rules.baseline_epochs) end_epoch = drop;
     }
     plan.stages.push_back(shaper.stage(shaper.level(phase), end_epoch, int(plan.stages.size())));
   }
-  plan.stages.back().end_epoch = rules.epochs;
+  plan.stages.back().end_epoch = rules.baseline_epochs;
   for (double drop : rules.lr_drops) plan.clock.push_back({drop, drop, int(plan.clock.size())});
-  plan.clock.push_back({rules.epochs, rules.epochs, int(plan.clock.size())});
+  plan.clock.push_back({rules.baseline_epochs, rules.baseline_epochs, int(plan.clock.size())});
   return plan;
 }
 
 Plan plan_progressive(const Rules& rules, const Factor& start, int stages, double full_from) {
   const Shape& full = rules.baseline;
-  const auto end = [&](int i) { return i < stages ? full_from * rules.epochs * i / (stages - 1) : rules.epochs; };
+  const auto end = [&](int i) {
+    return i < stages ? full_from * rules.baseline_epochs * i / (stages - 1) : rules.baseline_epochs;
+  };
   const auto ramp = [&](double factor, std::int64_t size, int i) {
     return (factor + (1 - factor) * i / (stages - 1)) * double(size);
   };

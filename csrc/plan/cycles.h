@@ -48,7 +48,7 @@ void check_phase(const Phase& phase);
 // empty. epoch_factor: epochs of this schedule / epochs of the baseline.
 Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
                  int cycles, double epoch_factor);
-// The phases in order; together they last the baseline's epochs.
+// The phases in order; together they last `baseline_epochs`.
 Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle);
 // Phases whose sizes rise linearly from `start` to the full shape: `stages` of equal length over the share `full_from`
 // of the training, but for the last, which is at the full shape for the rest.

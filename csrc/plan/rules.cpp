@@ -69,14 +69,14 @@ void check_multiples(const Rules& rules, const char* whose, double b, double t, 
 }
 
 void check_rules(const Rules& rules) {
-  if (!(rules.epochs > 0 && std::isfinite(rules.epochs))) {
-    refuse("epochs (", rules.epochs, ") must be above 0 and finite: the length of the baseline's training");
+  if (!(rules.baseline_epochs > 0 && std::isfinite(rules.baseline_epochs))) {
+    refuse("epochs (", rules.baseline_epochs, ") must be above 0 and finite: the length of the baseline's training");
   }
   double previous = 0;
   for (double drop : rules.lr_drops) {
-    if (!(drop > previous && drop < rules.epochs)) {
+    if (!(drop > previous && drop < rules.baseline_epochs)) {
       refuse("lr_drops has ", drop, " after ", previous,
-             "; the drops must increase, above 0 and below the baseline's length (", rules.epochs,
+             "; the drops must increase, above 0 and below the baseline's length (", rules.baseline_epochs,
              ") in the same unit");
     }
     previous = drop;

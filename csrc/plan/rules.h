@@ -21,7 +21,7 @@ using Costs = std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, dou
 // What every plan needs: the baseline and how its batch and sizes may change.
 struct Rules {
   Shape baseline;
-  double epochs;                 // of the baseline
+  double baseline_epochs;
   std::vector<double> lr_drops;  // in epochs of the baseline
   double growth;                 // batch ~ (baseline clip's cost / cost) ^ growth: 1 as in the paper, 0 none
   double lr_power;               // lr_scale = (batch / baseline batch) ^ lr_power: 1 linear, 0.5 sqrt, 0 none

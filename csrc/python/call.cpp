@@ -45,7 +45,7 @@ std::vector<Grid> whole_grids(const py::tuple& size, const std::vector<ClipView>
   const auto all_of = [](std::int64_t extent, std::int64_t size) { return Axis{0, static_cast<double>(extent), size}; };
   std::vector<Grid> grids;
   for (const ClipView& video : videos)
-    grids.push_back({all_of(video.t, sizes[0]), all_of(video.h, sizes[1]), all_of(video.w, sizes[2]), Short::error});
+    grids.push_back({all_of(video.t, sizes[0]), all_of(video.h, sizes[1]), all_of(video.w, sizes[2]), Beyond::error});
   return grids;
 }
 

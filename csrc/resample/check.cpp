@@ -33,7 +33,7 @@ void check_axis(const Axis& axis, std::int64_t extent, bool may_pass, const std:
   if (cells.lo < 0 || (cells.hi > extent && !may_pass))
     refuse(name, " = ", axis_text(), " must lie inside the video's ", extent, " ", unit,
            may_pass ? " or pass only their end" : "", "; move or shrink it",
-           unit[0] == 'f' && !may_pass ? ", or read short videos with Grid(..., short='clamp' or 'loop')" : "");
+           unit[0] == 'f' && !may_pass ? ", or read short videos with Grid(..., beyond='clamp' or 'loop')" : "");
 }
 
 void check_sizes(const ClipView& video, const std::string& name) {
@@ -79,9 +79,9 @@ std::vector<std::int64_t> picked_frames(const Grid& grid, std::int64_t frames) {
   if (!placed_exactly(grid.t))
     refuse("the grid reads ", grid.t.span, " frames from ", grid.t.start, ", which no video has; draw it anew");
   const Cells cells = cells_of(grid.t);
-  if (cells.lo < 0 || (grid.beyond == Short::error && cells.hi > frames))
+  if (cells.lo < 0 || (grid.beyond == Beyond::error && cells.hi > frames))
     refuse("the grid reads frames ", cells.lo, " to ", cells.hi - 1, " of a video of ", frames,
-           "; draw it for that length, or with short=\"clamp\" or \"loop\"");
+           "; draw it for that length, or with beyond=\"clamp\" or \"loop\"");
   std::vector<std::int64_t> picked;
   for (std::int64_t i = 0; i < grid.t.size; ++i)
     picked.push_back(wrapped(frame_of(cells, cells.placed(i)), frames, grid.beyond));
@@ -106,7 +106,7 @@ void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& g
     const std::size_t g = grids.size() == 1 ? 0 : i;
     const Grid& grid = grids[g];
     const std::string of_grid = item("grid", g, grids.size());
-    check_axis(grid.t, video.t, grid.beyond != Short::error, of_grid + ".t", "frames");
+    check_axis(grid.t, video.t, grid.beyond != Beyond::error, of_grid + ".t", "frames");
     check_axis(grid.h, video.h, false, of_grid + ".h", "rows");
     check_axis(grid.w, video.w, false, of_grid + ".w", "columns");
     if (grid.t.size != first.t.size || grid.h.size != first.h.size || grid.w.size != first.w.size)

@@ -151,7 +151,7 @@ def evaluate(model: Network, schedule: Schedule, dataset: VideoDataset, device: 
     """Return whether (digit, motion) is right for each video, at the full shape."""
     model.eval()
     right = []
-    for views, labels in load(dataset.evaluation(schedule), batch_size=32):
+    for views, labels in load(dataset.evaluation(schedule.shape), batch_size=32):
         logits = model(views.flatten(0, 1).to(device))
         right.append(torch.stack([out.cpu().argmax(1) == label for out, label in zip(logits, labels, strict=True)], 1))
     return torch.cat(right)

@@ -56,7 +56,7 @@ class Reader {
   // Past the part of the video that has no gaps, around frame 0, row 0; and how far it is to that of other frames, rows.
   const char* block_end_ = nullptr;
   std::int64_t block_pitch_t_ = 0, block_pitch_h_ = 0;
-  Short beyond_{};
+  Beyond beyond_{};
   bool packed_ = false;
   Ring rings_[2];
   std::vector<std::int64_t> slot_;

@@ -15,12 +15,14 @@ Costs = Mapping[tuple[int, int, int], float]
 _LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 
 
-def baseline(shape: object) -> Shape:
-    """Return `shape`, a Shape."""
-    if not isinstance(shape, Shape):
-        yours = shape if isinstance(shape, tuple) and len(shape) == 4 else (8, 32, 224, 224)
-        raise TypeError(f"shape ({reprlib.repr(shape)}) must be a Shape; write Shape{yours}")
-    return shape
+def shape(value: object) -> Shape:
+    """Return `value`, a Shape."""
+    if isinstance(value, Shape):
+        return value
+    if isinstance(getattr(value, "shape", None), Shape):
+        raise TypeError(f"shape ({value!r}) must be a Shape; pass schedule.shape")
+    yours = value if isinstance(value, tuple) and len(value) == 4 else (8, 32, 224, 224)
+    raise TypeError(f"shape ({reprlib.repr(value)}) must be a Shape; write Shape{yours}")
 
 
 def whole(name: str, value: int) -> int:
