@@ -41,7 +41,8 @@ rm -rf "$site"
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || echo "no nvidia-smi"
 stage build 120 "$python" -m pip install -v --no-build-isolation --no-deps --no-index --target "$site" \
-  --config-settings=cmake.define.PYMULTIGRID_CUDA=ON --config-settings=cmake.define.PYMULTIGRID_WERROR=ON \
+  --config-settings=cmake.define.PYMULTIGRID_CUDA=ON --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=ON \
+  --config-settings=cmake.define.PYMULTIGRID_WERROR=ON \
   --config-settings=cmake.define.CMAKE_CUDA_FLAGS=-Xptxas=-v .
 grep -E "Compiling entry|spill|Used .* registers" "$logs/build.log" | sed 's/.*resample_tilesI/  /' >"$logs/registers.log"
 cd build || exit

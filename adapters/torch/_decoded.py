@@ -99,7 +99,7 @@ def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
 
 
 def _touched(axis: Axis) -> tuple[int, int]:
-    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/taps.h."""
+    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/resample/taps.h."""
 
     def snapped(x: float) -> float:
         return math.floor(x * 2**24 + 0.5) / 2**24
