@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymultigrid.torch._resample import resample
-
 import torch
-from pymultigrid import Axis, Grid
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from pymultigrid import Axis, Grid
+from pymultigrid.torch._resample import resample
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from pymultigrid import Axis, Grid, _core
 from pymultigrid._resample import Layout, Mode, Temporal, default_threads
-from torch import Tensor
 
 Grids = Grid | Sequence[Grid] | tuple[int, int, int]
 

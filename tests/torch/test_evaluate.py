@@ -2,15 +2,15 @@ import re
 import sys
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="PyTorch is missing: evaluation is NOT tested")
 pytest.importorskip("av", reason="PyAV is missing: evaluation is NOT tested")
 
-import watched  # noqa: E402
-from pymultigrid.torch import Evaluation, SubBatchNorm3d, VideoDataset, evaluate  # noqa: E402
-from torch import nn  # noqa: E402
+import watched
+from torch import nn
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Evaluation, SubBatchNorm3d, VideoDataset, evaluate
 
 SCHEDULE = Schedule(Shape(4, 8, 32, 32), samples=20, epochs=6)
 

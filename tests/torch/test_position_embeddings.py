@@ -3,20 +3,16 @@
 import re
 
 import pytest
+import torch
+from processes import processes
+from test_models import SCHEDULE, STEPS, clips, imported
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from processes import processes  # noqa: E402
-from pymultigrid.torch import PositionEmbeddings, layer_errors  # noqa: E402
-from test_torch_models import SCHEDULE, STEPS, clips, imported  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.distributed.fsdp import fully_shard  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
-
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import PositionEmbeddings, layer_errors
 
 
 class Transformer(nn.Module):

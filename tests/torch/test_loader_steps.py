@@ -5,14 +5,12 @@ import warnings
 from itertools import islice
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-torch = pytest.importorskip("torch", reason="PyTorch is missing: the adapter is NOT tested")
-
-from pymultigrid.torch import BatchSampler, Loader, ScaledLR, StreamDataset, SubBatchNorm, sub_batches  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, Dataset, IterableDataset  # noqa: E402
-
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, Loader, ScaledLR, StreamDataset, SubBatchNorm, sub_batches
 
 VIDEOS = 24
 SCHEDULE = Schedule(Shape(4, 4, 16, 16), samples=VIDEOS, epochs=20)

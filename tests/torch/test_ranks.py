@@ -4,19 +4,15 @@ import copy
 import warnings
 
 import pytest
+import torch
+from processes import processes
+from test_batch_norm import batch, close
+from test_sub_batches import GOLDEN
+from torch import nn
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from processes import processes  # noqa: E402
-from pymultigrid.torch import SubBatchNorm3d, sub_batches  # noqa: E402
-from pymultigrid.torch._batch_norm import norms_of, splitting  # noqa: E402
-from test_torch_batch_norm import batch, close  # noqa: E402
-from test_torch_sub_batches import GOLDEN  # noqa: E402
-from torch import nn  # noqa: E402
-
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import SubBatchNorm3d, sub_batches
+from pymultigrid.torch._batch_norm import norms_of, splitting
 
 
 def per_process(b, processes):

@@ -4,18 +4,16 @@ import secrets
 import tarfile
 
 import pytest
+import torch
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
 pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
 
-import mp4  # noqa: E402
-from pymultigrid.torch import BatchSampler, StreamDataset  # noqa: E402
-from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
+import mp4
+from torch.utils.data import DataLoader, IterableDataset
 
-from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
-from pymultigrid.video import Video  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid.torch import BatchSampler, StreamDataset
+from pymultigrid.video import Video
 
 VIDEOS = 12
 SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=VIDEOS, epochs=8, lr_drops=(4,))

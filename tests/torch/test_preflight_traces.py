@@ -5,14 +5,12 @@ import random
 
 import numpy as np
 import pytest
+import torch
+from test_preflight import fly, net, plan
+from torch import nn
 
-torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
-
-from pymultigrid.torch import sub_batches  # noqa: E402
-from test_torch_preflight import fly, net, plan  # noqa: E402
-from torch import nn  # noqa: E402
-
-from pymultigrid import Cycles  # noqa: E402
+from pymultigrid import Cycles
+from pymultigrid.torch import sub_batches
 
 
 class Counting(nn.Flatten):

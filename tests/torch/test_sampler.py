@@ -6,15 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import BatchSampler, Sample  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
-
-from pymultigrid import Schedule, Shape, _core  # noqa: E402
+from pymultigrid import Schedule, Shape, _core, mini_batch
+from pymultigrid.torch import BatchSampler, Sample
 
 SAMPLES = 50
 SCHEDULE = Schedule(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,))
@@ -354,3 +350,10 @@ def test_two_real_processes(tmp_path):
     for process in ranks:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said.decode()
+
+
+def test_they_are_those_of_a_loop_without_a_framework():
+    schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, lr_drops=(5,), processes=2)
+    for step, batch in zip(schedule, BatchSampler(schedule, seed=5, rank=1), strict=True):
+        assert batch == mini_batch(schedule, step, seed=5, rank=1)
+        assert [sample.index for sample in batch] == [schedule.sample(s.position, seed=5) for s in batch]

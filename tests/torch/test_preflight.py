@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
-
-from pymultigrid.torch import PositionEmbeddings, SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
-from torch import nn  # noqa: E402
-
-from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid.torch import PositionEmbeddings, SubBatchNorm3d, VideoDataset, preflight, sub_batches
 
 FULL = Shape(4, 8, 32, 32)
 
@@ -250,7 +248,7 @@ def test_no_warning_without_a_cause():
 
 def test_the_page_runs_as_written(tmp_path):
     pytest.importorskip("matplotlib", reason="Matplotlib is missing: docs/preflight.md was NOT run")
-    page = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 3
     names = {"model": net(), "paths": [0] * 50, "picture": tmp_path / "preflight.png"}
@@ -264,12 +262,12 @@ def test_the_page_runs_as_written(tmp_path):
 def test_the_pages_command(tmp_path):
     for package in ("av", "sklearn", "tqdm"):
         pytest.importorskip(package, reason=f"{package} is missing: examples/demo/costs.py was NOT run")
-    command = Path(__file__).parent.parent / "examples" / "demo" / "costs.py"
+    command = Path(__file__).parents[2] / "examples" / "demo" / "costs.py"
     done = subprocess.run(
         [sys.executable, command, "--videos", "4", "--rounds", "1"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    page = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text()
     for line in done.stdout.splitlines():
         if line.split()[:1] in (["shape"], ["stage"]):  # the headers of the three tables
             assert " ".join(line.split()) in " ".join(page.split())

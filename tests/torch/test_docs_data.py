@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is missing: docs/data.md was NOT run")
 pytest.importorskip("av", reason="PyAV is missing: docs/data.md was NOT run")
 
-import mp4  # noqa: E402
-from pymultigrid.torch import BatchSampler, SubBatchNorm3d  # noqa: E402
+import mp4
 
-DOCS = Path(__file__).parent.parent / "docs" / "data.md"
+from pymultigrid.torch import BatchSampler, SubBatchNorm3d
+
+DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 PATCH = 16  # mp4.write shows the frame's number in the top left corner
 

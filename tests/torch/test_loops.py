@@ -2,15 +2,14 @@
 
 import pytest
 
-for package in ("torch", "av"):
-    pytest.importorskip(package, reason=f"{package} is missing: the training loops of examples/ were NOT run")
+pytest.importorskip("av", reason="PyAV is missing: the training loops of examples/ were NOT run")
 
-import torch  # noqa: E402
-import watched  # noqa: E402
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches  # noqa: E402
-from watched import EXAMPLES  # noqa: E402
+import torch
+import watched
+from watched import EXAMPLES
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
 
 LOOPS = {
     "plain_loop.py": None,

@@ -7,14 +7,13 @@ import time
 
 import pytest
 
-for package in ("torch", "av"):
-    pytest.importorskip(package, reason=f"{package} is missing: resuming a killed training is NOT tested")
+pytest.importorskip("av", reason="PyAV is missing: resuming a killed training is NOT tested")
 
-import watched  # noqa: E402
-from pymultigrid.torch import BatchSampler, VideoDataset  # noqa: E402
-from watched import EXAMPLES  # noqa: E402
+import watched
+from watched import EXAMPLES
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, VideoDataset
 
 EVERY = 5  # the examples write a checkpoint each 5 steps
 

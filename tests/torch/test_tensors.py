@@ -2,15 +2,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import resample  # noqa: E402
-
-import pymultigrid  # noqa: E402
-from pymultigrid import Axis, Grid  # noqa: E402
+import pymultigrid
+from pymultigrid import Axis, Grid
+from pymultigrid.torch import resample
 
 GRID = Grid(Axis(2, 8, 4), Axis(3.5, 40, 20), Axis(60, -48, 24))
 VIDEO = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8))

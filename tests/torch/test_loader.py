@@ -1,18 +1,16 @@
 """What real data loaders make of the sampler and the data set: any of their options, and clips for a device."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
 pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
 
-import mp4  # noqa: E402
-from pymultigrid.torch import BatchSampler, DecodedClips, VideoDataset, resample  # noqa: E402
-from pymultigrid.torch._decoded import cut  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+import mp4
+from torch.utils.data import DataLoader
 
-from pymultigrid import Axis, Grid, Schedule, Shape  # noqa: E402
+from pymultigrid import Axis, Grid, Schedule, Shape
+from pymultigrid.torch import BatchSampler, DecodedClips, VideoDataset, resample
+from pymultigrid.torch._decoded import cut
 
 SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 

@@ -6,15 +6,14 @@ import time
 
 import pytest
 
-for package in ("torch", "av"):
-    pytest.importorskip(package, reason=f"{package} is missing: training on several processes is NOT tested")
+pytest.importorskip("av", reason="PyAV is missing: training on several processes is NOT tested")
 
-import torch  # noqa: E402
-import watched  # noqa: E402
-from pymultigrid.torch import BatchSampler, SubBatchNorm3d, VideoDataset, evaluate  # noqa: E402
-from watched import EXAMPLES  # noqa: E402
+import torch
+import watched
+from watched import EXAMPLES
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, SubBatchNorm3d, VideoDataset, evaluate
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-for package in ("torch", "av"):
-    pytest.importorskip(package, reason=f"{package} is missing: the code of docs/torch.md was NOT run")
+pytest.importorskip("av", reason="PyAV is missing: the code of docs/torch.md was NOT run")
 
-import torch  # noqa: E402
-import watched  # noqa: E402
-from pymultigrid.torch import SubBatchNorm3d, VideoDataset, sub_batches  # noqa: E402
+import torch
+import watched
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import SubBatchNorm3d, VideoDataset, sub_batches
 
 # torch.compile imports a part of torch that torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-PAGE = Path(__file__).parent.parent / "docs" / "torch.md"
+PAGE = Path(__file__).parents[2] / "docs" / "torch.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 

@@ -8,13 +8,11 @@ import sys
 import textwrap
 
 import pytest
+import torch
+from test_preflight import FULL, fly, net
 
-torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
-
-from pymultigrid.torch._passes import Alive  # noqa: E402
-from test_torch_preflight import FULL, fly, net  # noqa: E402
-
-from pymultigrid import Schedule  # noqa: E402
+from pymultigrid import Schedule
+from pymultigrid.torch._passes import Alive
 
 
 def test_memory_follows_the_batch_and_the_clip():

@@ -3,13 +3,10 @@
 import copy
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d  # noqa: E402
-from torch import nn  # noqa: E402
+from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d
 
 KINDS = [
     (SubBatchNorm1d, nn.BatchNorm1d, (12,)),

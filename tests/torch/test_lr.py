@@ -4,15 +4,12 @@ import re
 import warnings
 
 import pytest
+import torch
+from torch.optim import lr_scheduler as schedulers
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import ScaledLR  # noqa: E402
-from torch.optim import lr_scheduler as schedulers  # noqa: E402
-
-from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid._clock import Clock
+from pymultigrid.torch import ScaledLR
 
 SCHEDULE = Schedule(Shape(4, 16, 112, 112), samples=150, epochs=20, lr_drops=(10, 15))
 N = SCHEDULE.baseline_iterations
@@ -296,3 +293,22 @@ def test_schedulers_only_go_forward():
         plain.step()
     with pytest.raises(ValueError, match=re.escape("the scheduler has made 20 steps and step 0 of the schedule is at")):
         ScaledLR(plain, SCHEDULE)
+
+
+@pytest.mark.parametrize("per", ["iteration", "epoch"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(Shape(4, 16, 112, 112), samples=103, epochs=20, lr_drops=(10, 15)),
+        Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10),
+        Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=4, plan=Cycles(long=None, short=None)),
+    ],
+)
+def test_the_clock_of_the_core_is_at_the_same_place(schedule, per):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    lr = ScaledLR(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1.0 + k), schedule, per=per)
+    clock = Clock(schedule, per=per)
+    for step in schedule:
+        assert lr.get_last_lr() == [(1.0 + clock(step)) * step.lr_scale]
+        optimizer.step()
+        lr.step()

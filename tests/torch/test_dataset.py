@@ -6,21 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-av = pytest.importorskip(
-    "av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]"
-)
+pytest.importorskip("av", reason="PyAV is missing: real video files are NOT tested; pip install pymultigrid[video]")
 
-import mp4  # noqa: E402
-import pymultigrid.torch  # noqa: E402
-from pymultigrid.torch import BatchSampler, VideoDataset, resample  # noqa: E402
-from torch.utils.data import ConcatDataset, DataLoader, random_split  # noqa: E402
+import av
+import mp4
+from torch.utils.data import ConcatDataset, DataLoader, random_split
 
-from pymultigrid import Schedule, Shape, view_grids  # noqa: E402
-from pymultigrid.video import Video  # noqa: E402
+import pymultigrid.torch
+from pymultigrid import Schedule, Shape, view_grids
+from pymultigrid.torch import BatchSampler, VideoDataset, resample
+from pymultigrid.video import Video
 
 SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 

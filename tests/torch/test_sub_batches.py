@@ -8,20 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from test_batch_norm import batch, close, pair
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
-from test_torch_batch_norm import batch, close, pair  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
-
-from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid.torch import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 
 SCHEDULE = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,))
-GOLDEN = json.loads((Path(__file__).parent / "data" / "pyslowfast_schedules.json").read_text())["configs"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "pyslowfast_schedules.json").read_text())["configs"]
 
 
 # -- conversion --------------------------------------------------------------------------------------------------------

@@ -4,17 +4,13 @@ import copy
 import re
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import SubBatchNorm, SubBatchNorm3d, layer_errors, sub_batches  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
-
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import SubBatchNorm, SubBatchNorm3d, layer_errors, sub_batches
 
 # Both cycles; sizes 32, 48 and 64, frames 2, 4 and 8.
 SCHEDULE = Schedule(Shape(2, 8, 64, 64), samples=100, epochs=10, multiple_of=16, frames_multiple_of=2)

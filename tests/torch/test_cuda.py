@@ -7,15 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from test_resample import MODES, make_video
 
+import pymultigrid
 from pymultigrid import Axis, Grid, cuda_available, cuda_missing
-
-torch = pytest.importorskip("torch", reason="PyTorch is missing: CUDA: not run")
-
-from pymultigrid.torch import resample  # noqa: E402
-
-import pymultigrid  # noqa: E402
+from pymultigrid.torch import resample
 
 missing = cuda_missing() if not cuda_available() else None if torch.cuda.is_available() else "this torch has no CUDA"
 pytestmark = pytest.mark.skipif(missing is not None, reason=f"CUDA: not run: {missing}")
