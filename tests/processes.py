@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -28,13 +29,20 @@ def leave():
     os._exit(0)
 
 
-def workers_of_gloo():
-    """Count this process' threads that run what is asked of gloo; Linux tells."""
-    names = []
+def gloo_has_ended():
+    """Whether no thread of this process works for gloo any more; Linux tells, of one that ended a moment later."""
+    deadline = time.monotonic() + 10
+    while (works := _gloo_works()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not works
+
+
+def _gloo_works():
     for name in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # a thread that ended meanwhile
-            names.append(name.read_text().strip())
-    return names.count("pt_gloo_runloop")
+            if name.read_text().strip() == "pt_gloo_runloop":
+                return True
+    return False
 
 
 def _joined(rank, ranks, store, work, arguments):

@@ -135,7 +135,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(sys.argv[0]).parent))
     runpy.run_path(sys.argv[0], run_name="__main__")
     if "RANK" in os.environ:
-        from processes import leave, workers_of_gloo
+        import torch
+        from processes import gloo_has_ended, leave
 
-        print(f"rank {os.environ['RANK']} leaves {workers_of_gloo()} workers of gloo")
+        if not torch.distributed.is_initialized():
+            print(f"rank {os.environ['RANK']}: gloo has {'' if gloo_has_ended() else 'not '}ended")
         leave()
