@@ -152,40 +152,34 @@ class VideoFiles:
 
     def _check(self, sample: Sample) -> None:
         """Refuse a sample of a schedule for another number of videos."""
+        has, whole = "has", str(len(self))
+        if sample.before:
+            has, whole = (
+                f"is part of a whole, where it comes after {sample.before}, and has",
+                "len(dataset), of the whole",
+            )
         if sample.samples < len(self):
             raise ValueError(
-                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
-                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
+                f"the schedule is for {sample.samples + sample.before} videos and the data set {has} {len(self)}, of "
+                f"which {len(self) - sample.samples} would never be read; build it with samples={whole}, or leave them "
                 f"out: dataset.subset(range({sample.samples}))"
             )
         if sample.index >= len(self):
             raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
+                f"the schedule asks for video {sample.index + sample.before} of {len(self) + sample.before}; build it "
+                f"with samples={whole}"
             )
 
     def _grid(self, video: Video, sample: Sample) -> Grid:
-        self._check_length(video, sample.step.baseline.t)
         try:
             return sample.grid(video.extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
 
-    def _check_length(self, video: Video, frames: int) -> None:
-        """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
-        length, stride = video.extent[0], self.sampling.get("stride", 1)
-        if self.sampling.get("segments") or self.sampling.get("beyond", "error") != "error":
-            return
-        if length < frames * stride:
-            raise ValueError(
-                f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
-                f"{stride} = {frames * stride} of the full shape, which training comes to; pass "
-                'beyond="clamp" or beyond="loop", or a smaller stride'
-            )
-
 
 def by_position(name: str, values: Any) -> Sequence[Any]:
     """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
-    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
         raise TypeError(
             f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
             "table, one for each file and in the files' order"

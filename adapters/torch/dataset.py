@@ -79,7 +79,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
         video shorter than the clip. The file is named.
     TypeError
-        The labels have no order; an index is no `Sample`, a sampling option has no such name, or `dtype` is none of torch's that clips can have.
+        The labels have no order, a sampling option has no such name, or `dtype` is none of torch's that clips can have;
+        on reading, an index is no `Sample`.
 
     Notes
     -----
