@@ -10,7 +10,7 @@ from typing import Any
 
 from pymultigrid.torch.agreement import disagreement
 from pymultigrid.torch.batch_norm import has_plain_norm, norms_of, splitting
-from pymultigrid.torch.scaled_lr import check_rates
+from pymultigrid.torch.driving import check_rates
 
 import torch
 from pymultigrid import Shape, Step
