@@ -193,7 +193,8 @@ class Shares:
         self.rank = _rank(schedule.processes, rank, self.accumulate)
         self.seed = _arguments.seed(seed)
         if rank is None:
-            self.agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
+            settings = {"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()}
+            self.agree({f"a schedule with {name}": value for name, value in settings.items()})
 
     @property
     def processes(self) -> int:
