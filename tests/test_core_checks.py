@@ -78,7 +78,7 @@ def test_a_damaged_pickle_is_refused():
         (lambda: _core.empty([3], "u1"), TypeError, "shape ([3]) must be a tuple of sizes"),
         (lambda: _core.empty((3,), "O"), TypeError, "dtype ('O') must be a kind of number"),
         (lambda: _core.empty((-1,), "u1"), ValueError, "shape (-1) must be at least 0"),
-        (lambda: _core.empty((2**40, 2**40), "u1"), MemoryError, ""),
+        (lambda: _core.empty((2**40, 2**40), "u1"), MemoryError, "bad_alloc"),
         (lambda: _core.set_buffer_limit(-1), ValueError, "limit (-1) must be at least 0"),
         (lambda: _core.set_buffer_limit(0.5), TypeError, "limit (0.5) must be a whole number"),
         (lambda: _core.plan_phases(1, phases=[], short=[]), TypeError, "rules (1) must be a Rules"),
@@ -86,7 +86,7 @@ def test_a_damaged_pickle_is_refused():
         (lambda: _core.Plan(stages=3, clock=[]), TypeError, "stages (3) must be a sequence"),
         (lambda: _core.Plan(stages=[3], clock=[]), TypeError, "an item of stages (3) must be a PlannedStage"),
         (lambda: _core.Factor(t=0.5, h=float("nan"), w=1), ValueError, "h has the factor nan"),
-        (lambda: SCHEDULE._laid.at(len(SCHEDULE)), ValueError, "index (74) must be at most 73"),
+        (lambda: SCHEDULE._laid.at(len(SCHEDULE)), ValueError, "index (366) must be at most 365"),
         (lambda: SCHEDULE._laid.steps(0, 2**40), ValueError, "stop (1099511627776) must be at most"),
         (lambda: SCHEDULE._laid.find(None), TypeError, "position (None) must be a whole number"),
         (lambda: Shape(8, 32, 2**25, 224), ValueError, "h (33554432) must be at most 16777216"),
@@ -111,7 +111,11 @@ def test_a_damaged_pickle_is_refused():
             "which no video has",
         ),
         (lambda: resample(VIDEO, (1, 1, 1), std=1e-300), ValueError, "std (1e-300) is too small"),
-        (lambda: resample(VIDEO, (1, 1, 1), mean=1, std=1e-38), ValueError, "mean (1) / std must be a float32"),
+        (
+            lambda: resample(VIDEO.astype("f4"), (1, 1, 1), mean=1e10, std=1e-30),
+            ValueError,
+            "mean (10000000000) / std must be a float32",
+        ),
         (lambda: resample(VIDEO, (1, 1, 1), mode=None), TypeError, "mode (None) must be one of 'nearest'"),
         (lambda: resample(VIDEO, (1, 1, 1), layout=b"CTHW"), TypeError, "layout (b'CTHW') must be one of 'CTHW'"),
         (lambda: resample(VIDEO, (1, 1, 1), threads=0.5), TypeError, "threads (0.5) must be a whole number"),
@@ -151,7 +155,7 @@ def test_what_is_refused(call, error, message):
 
 def test_a_million_stages_are_planned_in_seconds():
     start = time.monotonic()
-    schedule = Schedule(Shape(1, 4, 8, 8), samples=10**7, plan=Phases([(1, (4, 4, 4)), (1, (4, 8, 8))] * 10**5))
+    schedule = Schedule(Shape(1, 4, 8, 8), samples=100, plan=Phases([(1, (4, 4, 4)), (1, (4, 8, 8))] * 10**5))
     assert len(schedule.stages) == 2 * 10**5
     drops = Schedule(Shape(1, 4, 8, 8), samples=1, epochs=10**5 + 1, lr_drops=range(1, 10**5))
     assert len(drops.stages) == 4 * (10**5 - 1) + 1
@@ -183,12 +187,12 @@ class Tensor(ctypes.Structure):
 class Foreign:
     """An array of a library that exports what its fields say."""
 
-    def __init__(self, array, shape, strides=None, **fields):
+    def __init__(self, array, sizes, strides=None, **fields):
         self.array = array
-        self.shape = (ctypes.c_int64 * len(shape))(*shape)
-        self.strides = (ctypes.c_int64 * len(shape))(*strides) if strides else None
+        self.sizes = (ctypes.c_int64 * len(sizes))(*sizes)
+        self.strides = (ctypes.c_int64 * len(sizes))(*strides) if strides else None
         pointer = ctypes.POINTER(ctypes.c_int64)
-        self.tensor = Tensor(array.ctypes.data, 1, 0, len(shape), 1, 8, 1, ctypes.cast(self.shape, pointer))
+        self.tensor = Tensor(array.ctypes.data, 1, 0, len(sizes), 1, 8, 1, ctypes.cast(self.sizes, pointer))
         if self.strides:
             self.tensor.strides = ctypes.cast(self.strides, pointer)
         for name, value in fields.items():
@@ -302,9 +306,13 @@ def test_ctrl_c_ends_a_long_call(threads):
 
 
 def test_ctrl_c_ends_a_long_draw():
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        _core.shuffle(0, 2**33, 5, 0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)  # from outside: no other thread of Python runs meanwhile
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _core.shuffle(0, 2**33, 5, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def run(code):

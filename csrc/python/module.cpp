@@ -18,11 +18,8 @@ Doubles doubles(const std::string& name, const py::object& numbers) {
 
 }  // namespace multigrid
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core_of_the_main_interpreter, m, py::mod_gil_not_used()) {
   using namespace multigrid;
-  if (PyInterpreterState_Get() != PyInterpreterState_Main())
-    throw py::import_error(
-        "pymultigrid cannot be used in a sub-interpreter, which it would share objects with; use threads or processes");
   py::options options;
   options.disable_function_signatures();
   bind_shape(m);
@@ -37,4 +34,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       py::dict("samples"_a = most_samples, "iterations"_a = most_steps, "processes"_a = most_processes,
                "cycles"_a = most_stages, "stages"_a = most_stages, "factors"_a = most_factors, "stride"_a = most_stride,
                "size"_a = most_size, "extent"_a = most_extent, "videos"_a = most_videos, "threads"_a = most_threads);
+}
+
+// Before pybind11 looks for what it shares between modules, which waits for ever in a sub-interpreter of Python 3.11.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_the_main_interpreter();
+  PyErr_SetString(PyExc_ImportError,
+                  "pymultigrid cannot be used in a sub-interpreter, which would share its objects with the main one; "
+                  "use threads or processes");
+  return nullptr;
 }
