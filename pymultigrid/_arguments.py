@@ -102,6 +102,6 @@ def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
 
 def lr_power(lr_scaling: LRScaling) -> float:
     """Return the power of the batch that the learning rate follows."""
-    if lr_scaling not in _LR_POWER:
+    if not isinstance(lr_scaling, str) or lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
     return _LR_POWER[lr_scaling]

@@ -189,6 +189,16 @@ class Schedule:
         return _core.shuffled(position, self.samples, seed)
 
     @property
+    def start(self) -> int:
+        """The index of the first step."""
+        return self._range.start
+
+    @property
+    def stop(self) -> int:
+        """The index after the last step: ``range(start, stop)`` are the steps."""
+        return self._range.stop
+
+    @property
     def whole(self) -> Schedule:
         """The whole schedule that this is a slice of."""
         return self._window(range(len(self._laid)))

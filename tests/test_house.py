@@ -95,6 +95,19 @@ def test_what_is_private_has_an_underscore():
     assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)
 
 
+@pytest.mark.parametrize("adapter", ["torch", "keras"])
+def test_no_module_of_an_adapter_is_called_as_what_it_exports(adapter):
+    modules = {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+    names = {
+        name.value
+        for node in ast.parse((ROOT / "adapters" / adapter / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in node.value.elts
+    }
+    assert names
+    assert not names & modules
+
+
 def test_import_loads_no_framework():
     code = f"import pymultigrid, sys; sys.exit(bool({FRAMEWORKS | {'av', 'matplotlib'}!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,7 +1,7 @@
 """The CUDA kernel's code, run on the host tile by tile, against the reference and the CPU path.
 
 What only a GPU can show (barriers between threads, the wide loads and conversions of the device, streams, graphs) is in
-test_torch_cuda.py.
+test_cuda.py.
 """
 
 import itertools

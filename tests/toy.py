@@ -10,9 +10,9 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
 
 import keras
 import numpy as np
-from pymultigrid.keras import batches
 
 from pymultigrid import Cycles, Schedule, Shape, resample
+from pymultigrid.keras import batches
 
 BACKEND = keras.backend.backend()
 VIDEOS = 40

@@ -7,12 +7,12 @@ import operator
 from collections.abc import Callable
 from typing import Any, cast
 
-from pymultigrid.keras.batch_norm import SubBatchNormalization
-from pymultigrid.keras.scaled_lr import ScaledLR
-
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
+
 from pymultigrid import Schedule, Step
+from pymultigrid.keras.batch_norm import SubBatchNormalization
+from pymultigrid.keras.scaled_lr import ScaledLR
 
 
 class MultigridCallback(keras.callbacks.Callback):

@@ -12,13 +12,13 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pymultigrid.keras.callback import MultigridCallback
-
 import keras
+import numpy as np
+
 from pymultigrid import Schedule, Shape, resample
 from pymultigrid._resample import default_threads
 from pymultigrid._sample import Sample, mini_batch
+from pymultigrid.keras.callback import MultigridCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Self
