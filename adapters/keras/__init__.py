@@ -30,9 +30,10 @@ except ModuleNotFoundError as error:
 if not _keras.__version__.startswith("3."):
     raise ImportError(f"pymultigrid.keras needs Keras 3, not {_keras.__version__}; pip install 'keras>=3'")
 
+from pymultigrid.keras._batches import batches
 from pymultigrid.keras.batch_norm import SubBatchNormalization
 from pymultigrid.keras.callback import MultigridCallback
-from pymultigrid.keras.dataset import VideoDataset, batches
+from pymultigrid.keras.dataset import VideoDataset
 from pymultigrid.keras.scaled_lr import ScaledLR
 
 from pymultigrid.sample import Sample

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from pymultigrid.keras.batch_norm import SubBatchNormalization
-from pymultigrid.keras.scaled_lr import ScaledLR
+from pymultigrid.keras._model import check_model
+from pymultigrid.keras._train_function import TrainFunction
 
 import keras
-from keras.optimizers.schedules import LearningRateSchedule
 from pymultigrid import Schedule, Step
 
 
@@ -76,110 +74,60 @@ class MultigridCallback(keras.callbacks.Callback):
             raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
         self.schedule = schedule
         self.base = base
-        self._index: int | None = None
+        self._training: TrainFunction | None = None
 
     @property
-    def rest(self) -> Schedule:
-        """The steps that are not trained yet; all of them as long as no `fit` has begun."""
-        return self.schedule if self._index is None else self.schedule[self._index - self.schedule[0].index :]
+    def training(self) -> TrainFunction | None:
+        """The training that goes on, for the data that were made of this callback; None outside of `fit`."""
+        return self._training if self._training is not None and self._training.running else None
 
     # -- what Keras calls ----------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Put the learning rate on the baseline's clock; other callbacks may still restore the model."""
-        model = self.model
-        if model.steps_per_execution != 1:
-            raise ValueError(
-                f"steps_per_execution ({model.steps_per_execution}) must be 1: Keras calls no callback between the "
-                "steps of an execution; leave it out of compile"
-            )
-        # Mixed precision wraps the optimizer that has the learning rate and the iterations.
-        self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        self._norms = [layer for layer in model._flatten_layers() if isinstance(layer, SubBatchNormalization)]
-        self._index = None
-        self._unscaled: float | None = None
-        self._policy = self._scale_policy()
-        self._splits = 1
-        self._functions: dict[int, Callable[..., Any]] = {}
-        self._split(1)
+        """Refuse what cannot be trained; other callbacks may still restore the model."""
+        if self.training is not None and self._of is self.params:
+            raise ValueError("callbacks has the same MultigridCallback twice; list it once")
+        self._training, self._of = None, self.params  # a dictionary of this fit's own
+        self._begun = False
+        check_model(self.model, self.schedule, base=self.base)
+        self._training = TrainFunction(self.model, self.schedule, base=self.base)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find where training is, once every callback has restored what it restores."""
-        if self._index is None:
-            try:
-                self._index = self._trained()
-                self._check_length(len(self.rest), epoch)
-            except ValueError:
-                self._undo()
-                raise
+        assert self._training is not None
+        if not self._begun:
+            self._training.index = self._trained(self._training.iterations())
+            self._check_length(len(self._training.rest), epoch)
+            self._begun = True
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Set what is of this step: the splits, and the scale of a plain learning rate."""
-        step = self._step
-        if step is None:  # with data of unknown length Keras calls once more
-            return
-        sees = self.schedule.processes if keras.distribution.distribution() is not None else 1
-        splits = max(1, step.base.b // self.base) * sees
-        if splits != self._splits and self._norms:
-            self._split(splits)
-        if not self._is_policy and step.lr_scale != 1:
-            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # attaches JAX's state
-            self._unscaled = _number(optimizer.learning_rate)
-            optimizer.learning_rate = self._unscaled * step.lr_scale
+        """Put this step's train function where `fit` looks for it."""
+        assert self._training is not None
+        self._training.announce()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Take back the scale, log the step, and end training after the last."""
-        step = self._step
-        assert step is not None
-        assert self._index is not None
-        self._unscale()
-        if logs is not None:
-            logs.update(_logged(step))
-        self._last = step
-        self._index += 1
-        if self._step is None:
-            self.model.stop_training = True
+        """Log the step, and end training after the last."""
+        assert self._training is not None
+        if logs is not None and self._training.last is not None:
+            logs.update(_logged(self._training.last))
+        if not len(self._training.rest):
+            self._training.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the epoch's last step."""
-        if logs is not None:
-            logs.update(_logged(self._last))
+        assert self._training is not None
+        if logs is not None and self._training.last is not None:
+            logs.update(_logged(self._training.last))
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Give the optimizer and the layers back as they were."""
-        self._undo()
+        """Give up what was traced."""
+        assert self._training is not None
+        self._training.end()
 
-    # -- what it does --------------------------------------------------------------------------------------------------
+    # -- what it refuses -----------------------------------------------------------------------------------------------
 
-    @property
-    def _step(self) -> Step | None:
-        """The step that is trained; None after the last."""
-        rest = self.rest
-        return rest[0] if len(rest) else None
-
-    @property
-    def _is_policy(self) -> bool:
-        return isinstance(self._optimizer._learning_rate, LearningRateSchedule)
-
-    def _scale_policy(self) -> LearningRateSchedule | None:
-        """Scale a learning-rate schedule, and return the user's."""
-        policy = self._optimizer._learning_rate
-        if not isinstance(policy, LearningRateSchedule):
-            return None
-        if not isinstance(policy, ScaledLR):
-            self._optimizer.learning_rate = ScaledLR(policy, self.schedule)
-            return policy
-        if policy.schedule != self.schedule.whole:
-            raise ValueError(
-                f"the optimizer's learning rate is scaled for another schedule, {policy.schedule!r}, not for "
-                f"{self.schedule.whole!r}; compile with the learning-rate schedule inside it, or with a ScaledLR of "
-                "this one"
-            )
-        return None
-
-    def _trained(self) -> int:
+    def _trained(self, index: int) -> int:
         """Return how many steps the optimizer has made, which must be a step of the schedule."""
-        index = int(_number(self.model.optimizer.iterations))
         first, last = self.schedule[0].index, self.schedule[-1].index
         if index > last:
             raise ValueError(
@@ -204,62 +152,6 @@ class MultigridCallback(keras.callbacks.Callback):
                 f"fit would end after {epochs} epochs x {per_epoch} steps, before the {steps} steps of the schedule; "
                 f"{enough} = {math.ceil(len(self.schedule) / self.params['epochs'])}, or a slice of the schedule"
             )
-
-    def _split(self, splits: int) -> None:
-        """Set the splits, a constant of what Keras traces: a train function of its own for each number."""
-        model = self.model
-        for layer in self._norms:
-            layer.splits = splits
-        if splits not in self._functions:
-            self._functions[splits] = self._undoing(_new_train_function(model))
-        model.train_function = self._functions[splits]
-        self._splits = splits
-
-    def _undoing(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a train function that leaves nothing scaled behind when it fails or is interrupted."""
-
-        def train(*args: Any) -> Any:
-            try:
-                return function(*args)
-            except StopIteration:  # the end of the data
-                raise
-            except BaseException:
-                self._undo()
-                raise
-
-        return train
-
-    def _unscale(self) -> None:
-        if self._unscaled is not None:
-            _ = self.model  # attaches JAX's state
-            self._optimizer.learning_rate = self._unscaled
-            self._unscaled = None
-
-    def _undo(self) -> None:
-        self._unscale()
-        if self._policy is not None:
-            self._optimizer.learning_rate = self._policy
-            self._policy = None
-        for layer in self._norms:
-            layer.splits = 1
-        self.model.train_function = None  # what is traced has this schedule's learning rate and splits in it
-
-
-def _new_train_function(model: Any) -> Callable[..., Any]:
-    """Return a train function that shares no trace with those before it."""
-    train_step = model.train_step
-    # JAX looks traces up by the function and its arguments: model.train_step would bring back those of other splits.
-    model.train_step = lambda *args: train_step(*args)
-    try:
-        model.make_train_function(force=True)
-    finally:
-        del model.train_step
-    return cast(Callable[..., Any], model.train_function)
-
-
-def _number(variable: Any) -> float:
-    # Under tf.distribute there is a variable on each device, which float() does not take.
-    return float(keras.ops.copy(variable))
 
 
 def _logged(step: Step) -> dict[str, float]:

@@ -17,7 +17,8 @@ from pymultigrid.clock import Clock
 class ScaledLR(schedules.LearningRateSchedule):
     """A Keras learning-rate schedule written for the baseline, made right for a multigrid schedule.
 
-    `MultigridCallback` puts it around the optimizer's own schedule while `fit` runs; it is for loops of your own too.
+    `MultigridCallback` puts it around the optimizer's own schedule, or number, while a step is trained; it is for loops
+    of your own too.
 
     >>> import keras
     >>> from pymultigrid import Schedule, Shape
@@ -40,7 +41,8 @@ class ScaledLR(schedules.LearningRateSchedule):
     Parameters
     ----------
     policy
-        Any Keras learning-rate schedule that counts iterations, or a number.
+        Any Keras learning-rate schedule that counts iterations; or a number, a variable or a function without
+        arguments, as Keras' optimizers have.
     schedule
         The steps that will be trained; a slice counts as the whole that it is of.
 
@@ -57,10 +59,10 @@ class ScaledLR(schedules.LearningRateSchedule):
     numbers per step are kept in memory and in a traced graph.
     """
 
-    def __init__(self, policy: schedules.LearningRateSchedule | float, schedule: Schedule) -> None:
+    def __init__(self, policy: Any, schedule: Schedule) -> None:
         if isinstance(policy, ScaledLR):
             raise ValueError("policy is a ScaledLR already; pass the learning-rate schedule inside it, policy.policy")
-        if not isinstance(policy, (schedules.LearningRateSchedule, int, float)):
+        if not (callable(policy) or isinstance(policy, (int, float, keras.Variable))):
             raise TypeError(f"policy ({policy!r}) must be a Keras LearningRateSchedule or a number")
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
@@ -74,12 +76,20 @@ class ScaledLR(schedules.LearningRateSchedule):
         """Return the learning rate of the schedule's step with this index."""
         index = ops.clip(ops.cast(step, "int32"), 0, len(self._scale) - 1)
         at = ops.take(ops.convert_to_tensor(self._baseline), index)
-        rate = self.policy(at) if callable(self.policy) else self.policy
+        rate: Any = self.policy
+        if isinstance(rate, schedules.LearningRateSchedule):
+            rate = rate(at)
+        elif callable(rate):
+            rate = rate()
         return rate * ops.take(ops.convert_to_tensor(self._scale), index)
 
     def get_config(self) -> dict[str, Any]:
         """Return the policy's configuration and the schedule's numbers, for a saved model."""
-        policy = schedules.serialize(self.policy) if callable(self.policy) else self.policy
+        policy: Any = self.policy
+        if isinstance(policy, keras.Variable):
+            policy = float(ops.copy(policy))
+        elif callable(policy):
+            policy = keras.saving.serialize_keras_object(policy)
         return {"policy": policy, "schedule": self.schedule.to_dict()}
 
     @classmethod
@@ -87,5 +97,5 @@ class ScaledLR(schedules.LearningRateSchedule):
         """Build it from what `get_config` returned."""
         policy = config["policy"]
         if isinstance(policy, dict):
-            policy = schedules.deserialize(policy)
+            policy = keras.saving.deserialize_keras_object(policy)
         return cls(policy, Schedule.from_dict(config["schedule"]))
