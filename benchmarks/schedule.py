@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Progressive, Schedule, Shape
 
 MILLION = 1_000_000
 
@@ -45,7 +45,8 @@ def main() -> None:
     print(f"a million steps               {per_million:.2f} s")
     print(f"build {len(ten_million):,} iterations   {median_seconds(lambda: kinetics(10 * MILLION)) * 1e3:.3f} ms")
     print(f"pickled                       {len(pickle.dumps(ten_million)):,} bytes")
-    ramp = median_seconds(lambda: Schedule.progressive(Shape(8, 16, 224, 224), samples=10_000, epochs=300, stages=300))
+    plan = Progressive(stages=300)
+    ramp = median_seconds(lambda: Schedule(Shape(8, 16, 224, 224), samples=10_000, epochs=300, plan=plan))
     print(f"build a ramp of 300 stages    {ramp * 1e3:.3f} ms")
     print(f"schedule[i]                   {access * 1e6:.2f} us")
     print(f"step.grid(...)                {grids * 1e6:.2f} us")

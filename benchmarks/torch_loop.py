@@ -109,7 +109,7 @@ def per_step(schedule: Schedule) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    schedule = Schedule.from_epochs(Shape(8, 16, 224, 224), samples=240_436, epochs=239, multiple_of=16)
+    schedule = Schedule(Shape(8, 16, 224, 224), samples=240_436, epochs=239, multiple_of=16)
     print(f"added to a step of {STEP * 1e3:.0f} ms ({schedule[0].shape})")
     parts = per_step(schedule)
     for name, took in parts.items():

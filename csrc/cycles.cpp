@@ -65,8 +65,9 @@ double clip_cost(const Rules& rules, const Shape& s) { return clip_cost(rules, d
 // Sizes -> shapes under the rules.
 class Shaper {
  public:
-  explicit Shaper(const Rules& rules)
+  Shaper(const Rules& rules, const std::vector<double>& short_cycle)
       : rules_(rules),
+        short_cycle_(short_cycle),
         full_(rules.baseline),
         full_cost_(clip_cost(rules, rules.baseline)),
         budget_((rules.costs.empty() ? kBudget : kMeasuredBudget) * double(full_.b) * full_cost_),
@@ -101,7 +102,7 @@ class Shaper {
     Level out{{}, 0};
     double reference = std::nearbyint(full_cost_ / cost), own = 0;
     bool regular = as_reference(rules_) && double(base.b) == reference * double(full_.b);
-    for (double f : rules_.short_cycle) {
+    for (double f : short_cycle_) {
       // Absolute fractions of the baseline's size that never exceed the stage's own base (released code, issue #429).
       const double h = std::min(double(full_.h) * f, double(base.h)), w = std::min(double(full_.w) * f, double(base.w));
       const double wanted = clip_cost(rules_, double(base.t), h, w);
@@ -144,14 +145,14 @@ class Shaper {
   }
 
   const Rules& rules_;
+  const std::vector<double>& short_cycle_;
   const Shape& full_;
   const double full_cost_, budget_;
   const bool measured_;
 };
 
 // The LR stages at one shape.
-Plan plan_baseline(const Rules& rules, double epoch_factor) {
-  const Shaper shaper(rules);
+Plan plan_baseline(const Rules& rules, const Shaper& shaper, double epoch_factor) {
   const Level only = shaper.level(Factor{1, 1, 1});
   std::vector<double> ends = rules.lr_drops;
   ends.push_back(rules.epochs);
@@ -206,8 +207,8 @@ std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<doub
   return clock;
 }
 
-Plan plan_long_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
-  const Shaper shaper(rules);
+Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vector<Factor>& long_cycle, int cycles,
+                      double epoch_factor) {
   const Level full = shaper.level(Factor{1, 1, 1});
   std::vector<Level> levels;
   for (const Factor& factor : long_cycle) levels.push_back(shaper.level(factor));
@@ -228,13 +229,6 @@ Plan plan_long_cycles(const Rules& rules, const std::vector<Factor>& long_cycle,
   plan.stages.push_back(shaper.stage(full, total, int(levels.size()) - 1));
   plan.clock = cycle_clock(rules, bounds, plan.stages, levels.size());
   return plan;
-}
-
-void check_fraction(const char* name, double value) {
-  if (!(value > 0 && value <= 1)) {
-    refuse(name, " has the factor ", value,
-           ", which must lie in (0, 1]: a factor is a fraction of the baseline's size");
-  }
 }
 
 // A factor that leaves less than half of the smallest size cannot be met, unless there is nothing to divide.
@@ -274,10 +268,6 @@ void check(const Rules& rules) {
     }
     previous = drop;
   }
-  for (double f : rules.short_cycle) {
-    check_factor("short_cycle", f, "rows", rules.baseline.h, rules.multiple_hw);
-    check_factor("short_cycle", f, "columns", rules.baseline.w, rules.multiple_hw);
-  }
   if (!(rules.growth >= 0 && rules.growth <= 1)) {
     refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
   }
@@ -295,11 +285,16 @@ void check(const Rules& rules) {
   check_multiples(rules, "the baseline's", double(full.b), double(full.t), double(full.h), double(full.w));
 }
 
+void check_short(const Rules& rules, const std::vector<double>& short_cycle) {
+  for (double f : short_cycle) {
+    check_factor("short", f, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("short", f, "columns", rules.baseline.w, rules.multiple_hw);
+  }
+}
+
 void check(const Rules& rules, const Phase& phase) {
   const Shape& full = rules.baseline;
-  if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
-    refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
-  }
+  check_phase(phase);
   if (!(phase.t <= double(full.t) && phase.h <= double(full.h) && phase.w <= double(full.w))) {
     refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " exceeds the baseline's ", full.t, "x", full.h, "x",
            full.w, "; the baseline is the largest shape: pass that one as shape");
@@ -324,23 +319,43 @@ std::int64_t round_to(double value, std::int64_t multiple) {
   return std::max<std::int64_t>(1, times) * multiple;
 }
 
-Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor) {
-  check(rules);
-  if (!(epoch_factor > 0 && std::isfinite(epoch_factor))) {
-    refuse("epoch_factor (", epoch_factor, ") must be above 0 and finite; the paper's is 1.5");
+void check_fraction(const std::string& name, double factor) {
+  if (!(factor > 0 && factor <= 1)) {
+    refuse(name, " has the factor ", factor,
+           ", which must lie in (0, 1]: a factor is a fraction of the baseline's size");
   }
-  if (long_cycle.empty()) return plan_baseline(rules, epoch_factor);
-  for (const Factor& f : long_cycle) {
-    check_factor("long_cycle", f.t, "frames", rules.baseline.t, rules.multiple_t);
-    check_factor("long_cycle", f.h, "rows", rules.baseline.h, rules.multiple_hw);
-    check_factor("long_cycle", f.w, "columns", rules.baseline.w, rules.multiple_hw);
-  }
-  return plan_long_cycles(rules, long_cycle, cycles, epoch_factor);
 }
 
-Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases) {
+void check_phase(const Phase& phase) {
+  if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
+    refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
+  }
+  for (double size : {phase.t, phase.h, phase.w}) {
+    if (!(size > 0 && std::isfinite(size))) {
+      refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " has the size ", size,
+             ", which must be above 0 and finite: frames, height, width");
+    }
+  }
+}
+
+Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
+                 int cycles, double epoch_factor) {
   check(rules);
-  const Shaper shaper(rules);
+  check_short(rules, short_cycle);
+  for (const Factor& f : long_cycle) {
+    check_factor("long", f.t, "frames", rules.baseline.t, rules.multiple_t);
+    check_factor("long", f.h, "rows", rules.baseline.h, rules.multiple_hw);
+    check_factor("long", f.w, "columns", rules.baseline.w, rules.multiple_hw);
+  }
+  const Shaper shaper(rules, short_cycle);
+  if (long_cycle.empty()) return plan_baseline(rules, shaper, epoch_factor);
+  return plan_long_cycles(rules, shaper, long_cycle, cycles, epoch_factor);
+}
+
+Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle) {
+  check(rules);
+  check_short(rules, short_cycle);
+  const Shaper shaper(rules, short_cycle);
   Plan plan;
   double end_epoch = 0;
   for (const Phase& phase : phases) {

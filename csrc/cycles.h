@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -48,11 +49,10 @@ using Costs = std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, dou
 // What every plan needs: the baseline and how its batch and sizes may change.
 struct Rules {
   Shape baseline;
-  double epochs;                    // of the baseline
-  std::vector<double> lr_drops;     // in epochs of the baseline
-  std::vector<double> short_cycle;  // spatial factors below the base; empty: none
-  double growth;                    // batch ~ (baseline clip's cost / cost) ^ growth: 1 as in the paper, 0 none
-  double lr_power;                  // lr_scale = (batch / baseline batch) ^ lr_power: 1 linear, 0.5 sqrt, 0 none
+  double epochs;                 // of the baseline
+  std::vector<double> lr_drops;  // in epochs of the baseline
+  double growth;                 // batch ~ (baseline clip's cost / cost) ^ growth: 1 as in the paper, 0 none
+  double lr_power;               // lr_scale = (batch / baseline batch) ^ lr_power: 1 linear, 0.5 sqrt, 0 none
   std::int64_t multiple_t, multiple_hw, multiple_b;
   Costs costs;
 };
@@ -60,11 +60,17 @@ struct Rules {
 // Half to even, to a multiple, at least one multiple.
 std::int64_t round_to(double value, std::int64_t multiple);
 
-// Both throw std::invalid_argument with the argument, its value, the rule and the next move.
+// These throw std::invalid_argument with the argument, its value, the rule and the next move.
+// A factor is a fraction of the baseline's size.
+void check_fraction(const std::string& name, double factor);
+// What a phase must be, whatever the baseline is.
+void check_phase(const Phase& phase);
 // Long cycles between LR drops (`cycles` equal ones where there are none), then fine-tuning; an empty long cycle gives
-// the LR stages at the baseline's shape. epoch_factor: epochs of this schedule / epochs of the baseline.
-Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, int cycles, double epoch_factor);
+// the LR stages at the baseline's shape. `short_cycle`: spatial factors below each stage's base, none where it is
+// empty. epoch_factor: epochs of this schedule / epochs of the baseline.
+Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
+                 int cycles, double epoch_factor);
 // The phases in order; together they last the baseline's epochs.
-Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases);
+Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle);
 
 }  // namespace multigrid

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <tuple>
 
 #include "cycles.h"
 #include "refuse.h"
@@ -21,8 +20,9 @@ using namespace multigrid;
 using namespace py::literals;
 
 namespace multigrid {
+void bind_plan(py::module_& m);      // module_plan.cpp
 void bind_resample(py::module_& m);  // module_resample.cpp
-}
+}  // namespace multigrid
 
 namespace {
 
@@ -188,7 +188,7 @@ lr_scale  : factor of the learning rate (linear scaling rule on ``base.b``)
 progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * step.lr_scale`` is right for any policy
 
 >>> from pymultigrid import Schedule, Shape
->>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
+>>> schedule = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 >>> step = schedule[2]
 >>> print(step.shape, step.base, step.lr_scale)
 128x8x112x112 64x8x158x158 8.0
@@ -223,7 +223,7 @@ short      : a video with too few frames is an "error", "clamp" repeats its last
 Source: Wu et al. 2020, section 3.2.
 
 >>> from pymultigrid import Schedule, Shape
->>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
+>>> schedule = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 >>> grid = schedule[2].grid((300, 256, 340), seed=0, sample=17, stride=2)
 >>> grid.t.size, grid.h.size, grid.w.size
 (8, 112, 112)
@@ -257,58 +257,6 @@ struct Steps {
   std::int64_t next, stop;
 };
 
-Plan plan_of(const py::iterable& stages, const py::iterable& clock) {
-  Plan plan;
-  for (py::handle item : stages) {
-    const auto [shapes, end_epoch, lr_scale, position] =
-        item.cast<std::tuple<std::vector<Shape>, double, double, int>>();
-    plan.stages.push_back({shapes, end_epoch, lr_scale, position});
-  }
-  for (py::handle item : clock) {
-    const auto [end_epoch, baseline_epoch, lr_stage] = item.cast<std::tuple<double, double, int>>();
-    plan.clock.push_back({end_epoch, baseline_epoch, lr_stage});
-  }
-  return plan;
-}
-
-py::tuple plan_tuples(const Plan& plan) {
-  py::list stages, clock;
-  for (const PlannedStage& s : plan.stages) {
-    stages.append(py::make_tuple(py::tuple(py::cast(s.shapes)), s.end_epoch, s.lr_scale, s.long_position));
-  }
-  for (const ClockStretch& c : plan.clock) clock.append(py::make_tuple(c.end_epoch, c.baseline_epoch, c.lr_stage));
-  return py::make_tuple(py::tuple(stages), py::tuple(clock));
-}
-
-void bind_plan(py::module_& m) {
-  py::class_<Rules>(m, "Rules", "The baseline and how its batch and sizes may change; see csrc/cycles.h.")
-      .def(py::init([](const Shape& baseline, double epochs, const std::vector<double>& lr_drops,
-                       const std::vector<double>& short_cycle, double growth, double lr_power, std::int64_t multiple_t,
-                       std::int64_t multiple_hw, std::int64_t multiple_b, const Costs& costs) {
-             return Rules{baseline, epochs,     lr_drops,    short_cycle, growth,
-                          lr_power, multiple_t, multiple_hw, multiple_b,  costs};
-           }),
-           py::kw_only(), "baseline"_a, "epochs"_a, "lr_drops"_a, "short_cycle"_a, "batch_growth"_a, "lr_power"_a,
-           "frames_multiple_of"_a, "multiple_of"_a, "batch_multiple_of"_a, "costs"_a);
-  m.def(
-      "plan_cycles",
-      [](const Rules& rules, const std::vector<std::tuple<double, double, double>>& factors, int cycles,
-         double epoch_factor) {
-        std::vector<Factor> long_cycle;
-        for (const auto& [t, h, w] : factors) long_cycle.push_back({t, h, w});
-        return plan_tuples(plan_cycles(rules, long_cycle, cycles, epoch_factor));
-      },
-      "rules"_a, "long_cycle"_a, "cycles"_a, "epoch_factor"_a);
-  m.def(
-      "plan_phases",
-      [](const Rules& rules, const std::vector<std::tuple<double, double, double, double, double>>& tuples) {
-        std::vector<Phase> phases;
-        for (const auto& [epochs, b, t, h, w] : tuples) phases.push_back({epochs, b, t, h, w});
-        return plan_tuples(plan_phases(rules, phases));
-      },
-      "rules"_a, "phases"_a);
-}
-
 void bind_schedule(py::module_& m) {
   py::class_<Steps>(m, "Steps", "Iterator over the steps of a schedule.")
       .def("__iter__", [](py::object self) { return self; })
@@ -319,10 +267,8 @@ void bind_schedule(py::module_& m) {
 
   py::class_<Schedule>(m, "Schedule", "A plan laid over one stream of clips; see csrc/schedule.h.")
       .def(py::init([](const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes,
-                       const py::iterable& stages, const py::iterable& clock) {
-             return Schedule(baseline, epochs, samples, processes, plan_of(stages, clock));
-           }),
-           py::kw_only(), "baseline"_a, "epochs"_a, "samples"_a, "processes"_a, "stages"_a, "clock"_a)
+                       const Plan& plan) { return Schedule(baseline, epochs, samples, processes, plan); }),
+           py::kw_only(), "baseline"_a, "epochs"_a, "samples"_a, "processes"_a, "plan"_a)
       .def_property_readonly("stages", [](const Schedule& s) { return py::tuple(py::cast(s.stages())); })
       .def_property_readonly("clips", &Schedule::clips)
       .def("__len__", &Schedule::size)

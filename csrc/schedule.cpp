@@ -20,23 +20,72 @@ double progress_at(double baseline_epoch, double epochs) {
   return std::min(1.0, baseline_epoch / epochs * (1 + 8 * std::numeric_limits<double>::epsilon()));
 }
 
-void check(const Plan& plan, std::int64_t samples, std::int64_t processes) {
-  if (plan.stages.empty() || plan.clock.empty()) refuse("a schedule needs a stage and a clock; its state is damaged");
+[[noreturn]] void refuse_state(const char* what, double value, double previous) {
+  refuse("the schedule's state is damaged: ", what, " (", value, ") after ", previous);
+}
+
+void check_stages(const Shape& baseline, const std::vector<PlannedStage>& stages) {
   double previous = 0;
-  for (const PlannedStage& stage : plan.stages) {
-    if (stage.shapes.empty() || !(stage.end_epoch >= previous)) {
-      refuse("a stage without shapes, or one that ends at epoch ", stage.end_epoch, " after ", previous,
-             ": the schedule's state is damaged");
+  for (const PlannedStage& stage : stages) {
+    if (!(stage.end_epoch >= previous && std::isfinite(stage.end_epoch))) {
+      refuse_state("a stage's end_epoch", stage.end_epoch, previous);
+    }
+    const bool scaled = stage.lr_scale > 0 && std::isfinite(stage.lr_scale);
+    if (stage.shapes.empty() || !scaled || stage.long_position < 0) {
+      refuse("the schedule's state is damaged: a stage has ", stage.shapes.size(), " shapes, lr_scale ", stage.lr_scale,
+             ", long ", stage.long_position);
+    }
+    for (const Shape& s : stage.shapes) {
+      if (s.t > baseline.t || s.h > baseline.h || s.w > baseline.w) {
+        refuse("the schedule's state is damaged: a clip of ", s.t, "x", s.h, "x", s.w, " exceeds the baseline's");
+      }
     }
     previous = stage.end_epoch;
-    // Positions are exact in a double too, where they meet fractional epochs.
-    double clips = previous * double(samples);
+  }
+}
+
+void check_clock(double epochs, const Plan& plan) {
+  ClockStretch previous{0, 0, 0};
+  for (const ClockStretch& stretch : plan.clock) {
+    if (!(stretch.end_epoch >= previous.end_epoch)) {
+      refuse_state("the clock's end_epoch", stretch.end_epoch, previous.end_epoch);
+    }
+    if (!(stretch.baseline_epoch > previous.baseline_epoch)) {
+      refuse_state("the clock's baseline_epoch", stretch.baseline_epoch, previous.baseline_epoch);
+    }
+    if (stretch.lr_stage != previous.lr_stage && stretch.lr_stage != previous.lr_stage + 1) {
+      refuse_state("the clock's lr_stage", stretch.lr_stage, previous.lr_stage);
+    }
+    previous = stretch;
+  }
+  if (previous.end_epoch != plan.stages.back().end_epoch || previous.baseline_epoch != epochs) {
+    refuse("the schedule's state is damaged: its clock ends at epoch ", previous.end_epoch, " of ",
+           plan.stages.back().end_epoch, " and ", previous.baseline_epoch, " of the baseline's ", epochs);
+  }
+}
+
+// Positions are exact in a double too, where they meet fractional epochs.
+void check_clips(const Plan& plan, std::int64_t samples, std::int64_t processes) {
+  for (const PlannedStage& stage : plan.stages) {
+    double clips = stage.end_epoch * double(samples);
     for (const Shape& s : stage.shapes) clips += double(s.b) * double(processes);
     if (!(clips < 0x1p53)) {
       refuse("samples (", samples, "), epochs, batch and processes (", processes, ") make ", clips,
              " clips, above 2^53: more than can be counted exactly; check them");
     }
   }
+}
+
+// A plan comes from this core or from a checkpoint, which may be damaged.
+void check(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan) {
+  if (plan.stages.empty() || plan.clock.empty()) refuse("a schedule needs a stage and a clock; its state is damaged");
+  if (samples < 1 || processes < 1) {
+    refuse("the schedule's state is damaged: samples (", samples, ") and processes (", processes,
+           ") must be at least 1");
+  }
+  check_stages(baseline, plan.stages);
+  check_clock(epochs, plan);
+  check_clips(plan, samples, processes);
 }
 
 }  // namespace
@@ -48,7 +97,7 @@ std::int64_t clips_by(double end_epoch, std::int64_t samples) {
 
 Schedule::Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan)
     : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes) {
-  check(plan, samples, processes);
+  check(baseline, epochs, samples, processes, plan);
   lay_stages(plan);
   lay_clock(plan);
 }

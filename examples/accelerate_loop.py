@@ -14,7 +14,7 @@ def main() -> None:
     accelerator = Accelerator()
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     length = {"samples": len(dataset), "epochs": 30, "processes": accelerator.num_processes}
-    schedule = Schedule.from_epochs(Shape(4, 8, 56, 56), **length)
+    schedule = Schedule(Shape(4, 8, 56, 56), **length)
     loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(schedule, seed=0), num_workers=2)
 
     model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))

@@ -16,7 +16,7 @@ def main() -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else what asks for "cuda" alone goes to the first one, in every process
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-    schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
+    schedule = Schedule(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
     model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes))).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     lr = ScaledLR(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.baseline_iterations), schedule)

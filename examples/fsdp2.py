@@ -15,7 +15,7 @@ from pymultigrid import Schedule, Shape
 def main() -> None:
     torch.distributed.init_process_group()
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-    schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
+    schedule = Schedule(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
     model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
     for part in (model.features, model):  # the parts of yours, then the whole
         fsdp.fully_shard(part)

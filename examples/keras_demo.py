@@ -16,7 +16,7 @@ import keras
 from keras import layers
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset
 
-from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 
 sys.path.insert(0, str(Path(__file__).parent / "demo"))
 
@@ -74,10 +74,8 @@ def read(split: Split) -> VideoDataset:
 
 def train(kind: str, training: VideoDataset, test: VideoDataset, epochs: float, seed: int) -> float:
     """Train from the first weights of `seed`; return the share of test videos whose digit and motion are right."""
-    cycles = (LONG_CYCLE, SHORT_CYCLE) if kind == "long+short" else (None, None)
-    schedule = Schedule.from_epochs(
-        FULL, samples=len(training), epochs=epochs, long_cycle=cycles[0], short_cycle=cycles[1], multiple_of=4
-    )
+    plan = Cycles() if kind == "long+short" else Cycles(long=None, short=None)
+    schedule = Schedule(FULL, samples=len(training), epochs=epochs, plan=plan, multiple_of=4)
     keras.utils.set_random_seed(seed)
     model = compiled(SubBatchNormalization.convert(network()), schedule, BASE_LR[kind])
     multigrid = MultigridCallback(schedule)

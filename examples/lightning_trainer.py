@@ -11,7 +11,7 @@ from pymultigrid import Schedule, Shape
 
 DEVICES, NODES = 1, 1
 dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-schedule = Schedule.from_epochs(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30, processes=DEVICES * NODES)
+schedule = Schedule(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30, processes=DEVICES * NODES)
 
 
 class Classifier(lightning.LightningModule):

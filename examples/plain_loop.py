@@ -12,7 +12,7 @@ from pymultigrid import Schedule, Shape
 def main() -> None:
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     # The training you have today: its mini-batch (clips, frames, height, width) and its length.
-    schedule = Schedule.from_epochs(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30)
+    schedule = Schedule(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30)
     loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(schedule, seed=0), num_workers=2)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

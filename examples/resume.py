@@ -12,7 +12,7 @@ from pymultigrid import Schedule, Shape
 
 def main() -> None:
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-    schedule = Schedule.from_epochs(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30)
+    schedule = Schedule(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30)
     model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)

@@ -13,7 +13,7 @@ from pymultigrid import Schedule, Shape
 class Trainer(transformers.Trainer):
     def get_train_dataloader(self):
         length = {"samples": len(self.train_dataset), "epochs": 30, "processes": self.args.world_size}
-        self.schedule = Schedule.from_epochs(Shape(4, 8, 56, 56), **length)
+        self.schedule = Schedule(Shape(4, 8, 56, 56), **length)
         sampler = BatchSampler(self.schedule, seed=0)
         return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=sampler, num_workers=2)
 

@@ -11,15 +11,19 @@ except ImportError as error:
         "pymultigrid's compiled core is missing. In the source folder Python finds the sources instead of the "
         "installed package: run from another directory, or install with `pip install --editable .`"
     ) from error
+from pymultigrid._plans import LONG_CYCLE, SHORT_CYCLE, Cycles, Phases, Progressive
 from pymultigrid.cuda import cuda_available, cuda_missing
 from pymultigrid.resample import resample, set_buffer_limit
-from pymultigrid.schedule import LONG_CYCLE, SHORT_CYCLE, Schedule
+from pymultigrid.schedule import Schedule
 
 __all__ = [
     "LONG_CYCLE",
     "SHORT_CYCLE",
     "Axis",
+    "Cycles",
     "Grid",
+    "Phases",
+    "Progressive",
     "Schedule",
     "Shape",
     "Stage",

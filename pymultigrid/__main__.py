@@ -5,9 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
+from pymultigrid import Cycles, Phases, Progressive, Schedule, Shape
+
+# Each plan and its options. --phases and --progressive choose theirs; without them it is Cycles.
+_PLANS: dict[str, tuple[type[Cycles | Phases | Progressive], tuple[str, ...]]] = {
+    "phases": (Phases, ("phases", "short")),
+    "progressive": (Progressive, ("progressive", "start", "stages", "full_from")),
+    "cycles": (Cycles, ("long", "short", "cycles", "epoch_factor")),
+}
+_USAGE = "%(prog)s {} --samples N --epochs E [--lr-drops E,E,...] [--processes N] [the plan] [the rules]"
+
+_T = TypeVar("_T")
+
+
+def _as(what: str, read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return `read` for an option that must be `what`."""
+
+    def convert(text: str) -> _T:
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} must be {what}") from None
+
+    return convert
 
 
 def _shape(text: str) -> Shape:
@@ -20,63 +43,104 @@ def _shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
-def _drops(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(drop) for drop in text.split(",") if drop)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers and commas, as in 94,154,196") from None
+def _numbers(text: str, between: str = ",") -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(between))
+
+
+def _factors(text: str) -> tuple[tuple[float, ...], ...]:
+    return tuple(_numbers(factor, "x") for factor in text.split(","))
+
+
+def _phases(text: str) -> list[tuple[float, Shape | tuple[float, ...]]]:
+    rows = (phase.split(":") for phase in text.split(","))
+    return [(float(epochs), _shape(size) if size.count("x") == 3 else _numbers(size, "x")) for epochs, size in rows]
+
+
+def _or_none(read: Callable[[str], _T]) -> Callable[[str], _T | None]:
+    return lambda text: None if text == "none" else read(text)
+
+
+def _add_baseline(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the baseline", "The training you have today.").add_argument
+    drops = _as("numbers and commas, as in 94,154,196", _numbers)
+    add("--samples", type=int, metavar="N", help="videos in the data set")
+    add("--epochs", type=float, metavar="E", help="its length in epochs, with --samples")
+    add("--iterations", type=int, metavar="N", help="its length in iterations, with --samples or without")
+    add("--lr-drops", type=drops, metavar="E,E,...", help="where its learning rate drops, in the unit of its length")
+    add("--processes", type=int, metavar="N", help="that train together (1)")
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the plan", "Cycles, or --phases, or --progressive.").add_argument
+    long = _as("none, or factors as in 0.25x0.7,1x1", _or_none(_factors))
+    short = _as("none, or factors as in 0.5,0.7", _or_none(_numbers))
+    phases = _as("epochs:sizes, as in 90:16x256x256,10:64x384x384", _phases)
+    start = _as("a factor, as in 1x0.5", lambda text: _numbers(text, "x"))
+    add("--long", type=long, metavar="TxS,TxS,...", help="factors of the long cycle, or none (the paper's)")
+    add("--short", type=short, metavar="S,S,...", help="factors of the short cycle, or none (the paper's)")
+    add("--cycles", type=int, metavar="N", help="long cycles where there are no --lr-drops (3)")
+    add("--epoch-factor", type=float, metavar="F", help="its epochs / the baseline's (1.5, or 1 with no cycle)")
+    add("--phases", type=phases, metavar="E:SIZES,...", help="a list of your own, as 90:16x256x256,10:64x384x384")
+    add("--progressive", action="store_true", help="progressive resizing")
+    add("--start", type=start, metavar="TxS", help="factor of its first stage (1x0.5)")
+    add("--stages", type=int, metavar="N", help="how many stages it has (4)")
+    add("--full-from", type=float, metavar="F", help="share of the training before the full shape")
+
+
+def _add_rules(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the rules", "How batches and sizes follow the plan.").add_argument
+    add("--batch-growth", type=float, metavar="G", help="1: batches grow as the paper's (default); 0: they stay")
+    add("--lr-scaling", metavar="RULE", help="linear (default), sqrt or none")
+    add("--multiple-of", type=int, metavar="N", help="round heights and widths to it (1)")
+    add("--frames-multiple-of", type=int, metavar="N", help="round frames to it (1)")
+    add("--batch-multiple-of", type=int, metavar="N", help="round batches to it (1)")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pymultigrid", description="Plan multigrid training.")
     commands = parser.add_subparsers(dest="command", required=True)
-    plan = commands.add_parser("plan", help="print the schedule of a training")
-    plot = commands.add_parser("plot", help="draw the schedule of a training (the paper's Figure 2)")
+    made: dict[str, Any] = {"argument_default": argparse.SUPPRESS}
+    plan = commands.add_parser("plan", usage=_USAGE.format("shape"), help="print the schedule of a training", **made)
+    plot = commands.add_parser("plot", usage=_USAGE.format("shape path"), help="draw it (the paper's Figure 2)", **made)
     for command in (plan, plot):
         command.add_argument("shape", type=_shape, help="the baseline's mini-batch per process, as in 8x32x224x224")
-        length = command.add_mutually_exclusive_group(required=True)
-        length.add_argument("--epochs", type=float, help="length of the baseline's training; needs --samples")
-        length.add_argument("--iterations", type=int, help="length of the baseline's training")
-        command.add_argument("--samples", type=int, help="videos in the data set")
-        command.add_argument("--lr-drops", type=_drops, default=(), help="as 94,154,196, in the unit of the length")
-        command.add_argument("--processes", type=int, default=1, help="that train together (%(default)s)")
-        command.add_argument("--epoch-factor", type=float, help="epochs of this schedule / of the baseline (1.5; 1)")
-        command.add_argument("--cycles", type=int, default=3, help="long cycles where there are no --lr-drops")
-        for cycle, factors in (("long", LONG_CYCLE), ("short", SHORT_CYCLE)):
-            name, to = f"--no-{cycle}-cycle", f"{cycle}_cycle"
-            command.add_argument(name, dest=to, action="store_const", const=None, default=factors, help="turn it off")
-        command.add_argument("--batch-growth", type=float, default=1.0, help="1 as the paper, 0 keeps it (%(default)s)")
-        command.add_argument("--lr-scaling", default="linear", help="linear, sqrt or none (%(default)s)")
-        command.add_argument("--multiple-of", type=int, default=1, help="round heights and widths to it (%(default)s)")
-        command.add_argument("--frames-multiple-of", type=int, default=1, help="round frames to it (%(default)s)")
-    plan.add_argument("--json", action="store_true", help="print Schedule.to_dict() instead of the table")
     plot.add_argument("path", help="the picture to write, as plan.png")
+    plan.add_argument("--json", action="store_true", help="print Schedule.to_dict() instead of the table")
+    for command in (plan, plot):
+        _add_baseline(command)
+        _add_plan(command)
+        _add_rules(command)
     return parser
 
 
-def _schedule(options: dict[str, object]) -> Schedule:
-    given = {name: value for name, value in options.items() if name not in ("command", "json", "path", "shape")}
-    if given["epochs"] is None:
-        del given["epochs"]
-        return Schedule(options["shape"], **given)  # type: ignore[arg-type]
-    if given["samples"] is None:
-        raise ValueError("--epochs needs --samples, the number of videos in an epoch; or pass --iterations")
-    del given["iterations"]
-    return Schedule.from_epochs(options["shape"], **given)  # type: ignore[arg-type]
+def _plan(given: dict[str, Any]) -> Cycles | Phases | Progressive:
+    """Take the plan's options out of those that were given."""
+    make, mine = _PLANS["phases" if "phases" in given else "progressive" if "progressive" in given else "cycles"]
+    options = {name: given.pop(name) for _, names in _PLANS.values() for name in names if name in given}
+    for name in options:
+        if name not in mine:
+            raise ValueError(f"{_flag(name)} is no option of this plan, which takes {', '.join(map(_flag, mine))}")
+    options.pop("progressive", None)
+    return make(**options)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it did what was asked, 2 with a message when the input was bad."""
-    options = vars(_parser().parse_args(arguments))
+    given = vars(_parser().parse_args(arguments))
+    command, path, as_json = (given.pop(name, None) for name in ("command", "path", "json"))
     try:
-        schedule = _schedule(options)
-        if options["command"] == "plot":
+        schedule = Schedule(plan=_plan(given), **given)
+        if command == "plot":
             from pymultigrid.plot import draw_schedule
 
-            draw_schedule(schedule, options["path"])
-            print(f"wrote {options['path']}")
+            draw_schedule(schedule, path)
+            print(f"wrote {path}")
         else:
-            print(json.dumps(schedule.to_dict()) if options["json"] else schedule)
+            print(json.dumps(schedule.to_dict()) if as_json else schedule)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ class Clock:
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.clock import Clock
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> clock = Clock(schedule)
     >>> clock(schedule[0]), clock(schedule[-1]), schedule.baseline_iterations
     (0, 497, 500)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pymultigrid import arguments
 from pymultigrid._core import Grid, Shape
+from pymultigrid._plans import Cycles
 from pymultigrid.sample import Sample
 from pymultigrid.schedule import Schedule
 from pymultigrid.video import Video, picked
@@ -40,7 +41,7 @@ class VideoFiles:
     >>> from pymultigrid.files import VideoFiles
     >>> from pymultigrid.sample import mini_batch
     >>> files = VideoFiles([path, path], labels=[0, 1], stride=2)
-    >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(files), epochs=12)
+    >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(files), epochs=12)
     >>> for place, frames, grid in files.read(mini_batch(schedule, schedule[0], seed=0)):
     ...     assert resample(frames, grid).shape == (3, *tuple(schedule[0].shape)[1:])
 
@@ -81,7 +82,7 @@ class VideoFiles:
             if name not in SAMPLING:
                 raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(SAMPLING)}")
         # A wrong value is refused here, not where the first clip is read.
-        step = Schedule(Shape(1, 1, 1, 1), iterations=1, long_cycle=None, short_cycle=None)[0]
+        step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
         step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
         self.labels: Sequence[Any] = labels

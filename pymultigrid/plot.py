@@ -34,7 +34,7 @@ def draw_schedule(
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.plot import draw_schedule
-    >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=1000, epochs=90, lr_drops=(30, 60))
+    >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=1000, epochs=90, lr_drops=(30, 60))
     >>> draw_schedule(schedule).axes[0].get_ylabel()
     'clips in a mini-batch'
 
@@ -117,7 +117,7 @@ def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> F
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.plot import draw_report
     >>> from pymultigrid.report import Report, ShapeCost
-    >>> schedule = Schedule.from_epochs(Shape(8, 16, 64, 64), samples=1000, epochs=10)
+    >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10)
     >>> rows = [ShapeCost(shape, 1, seconds=0.5, bytes=1e9, fits=shape.b) for shape in schedule.shapes]
     >>> draw_report(Report(schedule, "some GPU", 10**8, tuple(rows))).axes[0].get_xlabel()
     'relative to the full mini-batch'

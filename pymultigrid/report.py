@@ -53,9 +53,9 @@ class Report:
     `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the
     whole schedule and count forward and backward passes: reading, the optimizer and logging come on top.
 
-    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid import Cycles, Schedule, Shape
     >>> from pymultigrid.report import Report, ShapeCost
-    >>> schedule = Schedule.from_epochs(Shape(8, 16, 64, 64), samples=1000, epochs=10, short_cycle=None)
+    >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10, plan=Cycles(short=None))
     >>> rows = [ShapeCost(shape, 10, seconds=0.5 if shape == schedule.shape else 0.6, bytes=1e9, fits=shape.b)
     ...         for shape in schedule.shapes]
     >>> report = Report(schedule, "some GPU", 10**8, tuple(rows))
@@ -93,7 +93,7 @@ class Report:
     def costs(self) -> dict[tuple[int, int, int], float]:
         """What a clip of each (t, h, w) costs relative to the full clip: the larger of its time and its memory.
 
-        Planned again with these, ``Schedule.from_epochs(..., costs=report.costs)``, each mini-batch is the largest that
+        Planned again with these, ``Schedule(..., costs=report.costs)``, each mini-batch is the largest that
         takes no more time and no more memory than the full shape's.
         """
         full = self[self.schedule.shape]
@@ -179,7 +179,7 @@ class Report:
             yield (
                 f"the network is too coarse for {_listed(small)}: its last feature map is {_by(maps[least][-2:])} at "
                 f"{least}, and below about {_CELLS} cells accuracy suffers; "
-                "take larger factors in short_cycle= and long_cycle=, or a network with less stride"
+                "take larger factors in Cycles(long=, short=), or a network with less stride"
             )
         if full.feature_map is not None and len(full.feature_map) == 3:
             stride = full.shape.t / full.feature_map[0]
@@ -187,7 +187,7 @@ class Report:
             if short:
                 yield (
                     f"fewer frames than the network's temporal stride, {stride:g}: {_listed(short)}; "
-                    "take larger temporal factors in long_cycle=, or a network with less stride"
+                    "take larger temporal factors in Cycles(long=), or a network with less stride"
                 )
 
     def _too_dear(self) -> Iterator[str]:

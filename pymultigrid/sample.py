@@ -20,7 +20,7 @@ class Sample:
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.sample import mini_batch
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
     >>> sample = mini_batch(schedule, schedule[0], seed=0)[0]
     >>> grid = sample.grid((120, 128, 171), stride=2)
     >>> (grid.t.size, grid.h.size, grid.w.size) == tuple(sample.step.shape)[1:]
@@ -69,7 +69,7 @@ class Batch(Sequence[Sample]):
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.sample import mini_batch
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
     >>> batch = mini_batch(schedule, schedule[0], seed=0)
     >>> len(batch) == batch.step.shape.b, batch[0].position, batch[-1].index == batch.indices[-1]
     (True, 0, True)
@@ -110,7 +110,7 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.sample import mini_batch
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> both = mini_batch(schedule, schedule[-1], seed=0)
     >>> len(both), both[4:] == mini_batch(schedule, schedule[-1], seed=0, rank=1)
     (8, True)

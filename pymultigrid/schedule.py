@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Any, final, overload
 
 from pymultigrid import _core, arguments, table
-from pymultigrid._core import Grid, Shape, Stage, Step
+from pymultigrid._core import ClockStretch, Grid, Plan, PlannedStage, Rules, Shape, Stage, Step
+from pymultigrid._plans import Cycles, Phases, Progressive, baseline_length
 from pymultigrid.arguments import Costs, LRScaling
 
-LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
-"""The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
-SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
-"""The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
-
-
+_PAPER = Cycles()
+_VERSION = 2  # of to_dict
 _PUBLIC = ("epochs", "processes", "samples", "shape")
 
 
@@ -25,8 +23,7 @@ class Schedule:
     """A multigrid schedule is to training what `range` is to a loop: immutable, sized, sliceable, item i computed.
 
     >>> from pymultigrid import Schedule, Shape
-    >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239,
-    ...                                 lr_drops=(94, 154, 196), processes=8)
+    >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196), processes=8)
     >>> len(schedule), schedule.baseline_iterations
     (262266, 897879)
     >>> print(schedule[2].shape, schedule[2].lr_scale, schedule[-1].shape)
@@ -34,30 +31,21 @@ class Schedule:
     >>> schedule[1000:][5] == schedule[1005]      # resuming is slicing
     True
 
-    ``Schedule(shape, iterations=, ...)`` takes the baseline's length and drops in iterations, `from_epochs` in epochs,
-    `from_phases` takes a list of your own, `progressive` ramps the size; all give the same kind of object.
-
     Parameters
     ----------
     shape
         The mini-batch of the training you have today, per process: the *baseline*. It is also the largest shape.
-    iterations, epochs
-        Length of the baseline's training.
     samples
         Videos in the data set. With `iterations` it may be left out, to plan: an epoch is one baseline iteration then,
         and which video is where in the stream (`sample`) is not known.
+    epochs, iterations
+        Length of the baseline's training: one of them. `Phases` have a length of their own.
     lr_drops
-        Where the baseline's learning rate drops, in the unit of its length. One long cycle runs before each drop,
-        then fine-tuning. Without drops (cosine, one-cycle, ...) there are `cycles` equal long cycles over the first
-        82 % of the baseline's length.
-    epoch_factor
-        Epochs of this schedule / epochs of the baseline. None: 1.5 with any cycle (as the paper), 1.0 with none.
-    long_cycle
-        (temporal, spatial) or (t, h, w) factors of the baseline, or None.
-    short_cycle
-        Spatial factors of the baseline below the stage's own base, which always comes last, or None.
+        Where the baseline's learning rate drops, in the unit of its length.
     processes
         Number of processes that train together; `shape.b` stays per process.
+    plan
+        How the shape varies: `Cycles` (the paper's), `Phases` (a list of your own) or `Progressive` (resizing).
     batch_growth
         How much of a coarse clip's saving goes into a larger batch: batch ~ (ratio of cells) ** batch_growth.
         1 as the paper; 0 keeps the batch, and coarse steps are cheaper instead.
@@ -72,7 +60,7 @@ class Schedule:
     Raises
     ------
     ValueError
-        A size, factor, length or drop is out of its range; the message says which and what to do.
+        A size, length or drop is out of its range, or arguments do not go together; the message says what to do.
     TypeError
         An argument is of the wrong kind.
 
@@ -87,7 +75,7 @@ class Schedule:
     epochs: float
     samples: int
     processes: int
-    _plan: _core.Plan
+    _plan: Plan
     _laid: _core.Schedule
     _range: range
     _stages: tuple[Stage, ...]
@@ -97,14 +85,12 @@ class Schedule:
         self,
         shape: Shape,
         *,
-        iterations: int,
-        lr_drops: Sequence[float] = (),
         samples: int | None = None,
-        epoch_factor: float | None = None,
-        cycles: int = 3,
-        long_cycle: Sequence[Sequence[float]] | None = LONG_CYCLE,
-        short_cycle: Sequence[float] | None = SHORT_CYCLE,
+        epochs: float | None = None,
+        iterations: int | None = None,
+        lr_drops: Sequence[float] = (),
         processes: int = 1,
+        plan: Cycles | Phases | Progressive = _PAPER,
         batch_growth: float = 1.0,
         lr_scaling: LRScaling = "linear",
         multiple_of: int = 1,
@@ -112,176 +98,29 @@ class Schedule:
         batch_multiple_of: int = 1,
         costs: Costs | None = None,
     ) -> None:
+        if not isinstance(plan, (Cycles, Phases, Progressive)):
+            raise TypeError(f"plan ({plan!r}) must be Cycles(...), Phases([...]) or Progressive(...)")
         batch = arguments.baseline(shape).b * arguments.count("processes", processes)
         videos = batch if samples is None else arguments.count("samples", samples)
-        length = arguments.count("iterations", iterations)
         drops = arguments.numbers("lr_drops", lr_drops)
-        if drops != sorted(set(drops)) or not all(0 < drop < length for drop in drops):
-            raise ValueError(
-                f"lr_drops {tuple(drops)} must increase, above 0 and below iterations ({length}): "
-                "they count the baseline's iterations; Schedule.from_epochs takes epochs"
-            )
-        epochs = length * batch / videos
-        rules = arguments.rules(
-            shape,
-            epochs,
-            [drop * batch / videos for drop in drops],
-            short_cycle,
-            batch_growth,
-            lr_scaling,
-            (frames_multiple_of, multiple_of, batch_multiple_of),
-            costs,
+        length, drops = baseline_length(plan, batch, samples, epochs, iterations, drops)
+        rules = Rules(
+            baseline=shape,
+            epochs=length,
+            lr_drops=drops,
+            batch_growth=arguments.number("batch_growth", batch_growth),
+            lr_power=arguments.lr_power(lr_scaling),
+            frames_multiple_of=arguments.count("frames_multiple_of", frames_multiple_of),
+            multiple_of=arguments.count("multiple_of", multiple_of),
+            batch_multiple_of=arguments.count("batch_multiple_of", batch_multiple_of),
+            costs={} if costs is None else arguments.clip_costs(costs),
         )
-        plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
-        self._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
+        self._lay(shape, length, videos, processes, plan._plan(rules), counted=samples is not None)
 
-    @classmethod
-    def from_epochs(
-        cls,
-        shape: Shape,
-        *,
-        samples: int,
-        epochs: float,
-        lr_drops: Sequence[float] = (),
-        epoch_factor: float | None = None,
-        cycles: int = 3,
-        long_cycle: Sequence[Sequence[float]] | None = LONG_CYCLE,
-        short_cycle: Sequence[float] | None = SHORT_CYCLE,
-        processes: int = 1,
-        batch_growth: float = 1.0,
-        lr_scaling: LRScaling = "linear",
-        multiple_of: int = 1,
-        frames_multiple_of: int = 1,
-        batch_multiple_of: int = 1,
-        costs: Costs | None = None,
-    ) -> Schedule:
-        """Plan from the baseline's length and drops in epochs; the parameters are the class's.
-
-        >>> schedule = Schedule.from_epochs(Shape(64, 32, 224, 224), samples=240_436, epochs=239,
-        ...                                 lr_drops=(94, 154, 196))
-        >>> [round(stage.end_epoch) for stage in schedule.stages]
-        [73, 110, 142, 158, 205, 228, 248, 259, 291, 308, 322, 329, 358]
-        """
-        rules = arguments.rules(
-            arguments.baseline(shape),
-            float(epochs),
-            lr_drops,
-            short_cycle,
-            batch_growth,
-            lr_scaling,
-            (frames_multiple_of, multiple_of, batch_multiple_of),
-            costs,
-        )
-        plan = arguments.cycles_plan(rules, long_cycle, short_cycle, cycles, epoch_factor)
-        return cls.__new__(cls)._lay(shape, float(epochs), samples, processes, plan)
-
-    @classmethod
-    def from_phases(
-        cls,
-        shape: Shape,
-        phases: Sequence[tuple[float, Shape | Sequence[float]]],
-        *,
-        samples: int,
-        lr_drops: Sequence[float] = (),
-        short_cycle: Sequence[float] | None = None,
-        processes: int = 1,
-        batch_growth: float = 1.0,
-        lr_scaling: LRScaling = "linear",
-        multiple_of: int = 1,
-        frames_multiple_of: int = 1,
-        batch_multiple_of: int = 1,
-        costs: Costs | None = None,
-    ) -> Schedule:
-        """Plan a list of your own: (epochs, shape) or (epochs, (t, h, w)), whose batch then grows by the rule.
-
-        The baseline is `shape`, trained for the sum of the epochs; `lr_drops` count in the same epochs.
-
-        A long phase at low resolution, then a short cool-down at full resolution with longer clips, as V-JEPA 2 does:
-
-        >>> schedule = Schedule.from_phases(Shape(8, 64, 384, 384), [(90, (16, 256, 256)), (10, (64, 384, 384))],
-        ...                                 samples=100_000, multiple_of=16)
-        >>> [str(stage.base) for stage in schedule.stages]
-        ['72x16x256x256', '8x64x384x384']
-        """
-        if not len(phases):
-            raise ValueError("phases is empty; pass at least one (epochs, shape)")
-        rows = [arguments.phase(item) for item in phases]
-        length = sum(row[0] for row in rows)
-        rules = arguments.rules(
-            arguments.baseline(shape),
-            length,
-            lr_drops,
-            short_cycle,
-            batch_growth,
-            lr_scaling,
-            (frames_multiple_of, multiple_of, batch_multiple_of),
-            costs,
-        )
-        return cls.__new__(cls)._lay(shape, length, samples, processes, _core.plan_phases(rules, rows))
-
-    @classmethod
-    def progressive(
-        cls,
-        shape: Shape,
-        *,
-        samples: int,
-        epochs: float,
-        start: Sequence[float] = (1.0, 0.5),
-        stages: int = 4,
-        full_from: float | None = None,
-        lr_drops: Sequence[float] = (),
-        processes: int = 1,
-        batch_growth: float = 1.0,
-        lr_scaling: LRScaling = "linear",
-        multiple_of: int = 1,
-        frames_multiple_of: int = 1,
-        batch_multiple_of: int = 1,
-        costs: Costs | None = None,
-    ) -> Schedule:
-        """Plan progressive resizing: sizes rise linearly from `start` (a long-cycle factor) to the full shape.
-
-        `stages` equal stages, the last at the full shape from the share `full_from` of the training on (default: as
-        long as the others). Four stages are EfficientNetV2's; as many stages as epochs make fastai's and FFCV's ramp.
-
-        >>> schedule = Schedule.progressive(Shape(8, 16, 224, 224), samples=1000, epochs=16, multiple_of=16)
-        >>> [str(stage.base) for stage in schedule.stages]
-        ['32x16x112x112', '19x16x144x144', '11x16x192x192', '8x16x224x224']
-        """
-        arguments.baseline(shape)
-        n = arguments.count("stages", stages)
-        if n < 2:
-            raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
-        share = (n - 1) / n if full_from is None else float(full_from)
-        if not 0 < share < 1:
-            raise ValueError(f"full_from ({full_from}) must lie in (0, 1): the share of training before the full shape")
-        first = arguments.factor("start", start)
-        if not all(0 < f <= 1 for f in first):
-            raise ValueError(f"start ({tuple(start)}) must be fractions of the full shape, in (0, 1]")
-        full = (shape.t, shape.h, shape.w)
-        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(first, full, strict=True))
-        ends = [share * float(epochs) * i / (n - 1) for i in range(n)] + [float(epochs)]
-        lengths = [until - since for since, until in pairwise(ends)]
-        rules = arguments.rules(
-            shape,
-            sum(lengths),
-            lr_drops,
-            None,
-            batch_growth,
-            lr_scaling,
-            (frames_multiple_of, multiple_of, batch_multiple_of),
-            costs,
-        )
-        rows = list(zip(lengths, repeat(0.0, n), *ramps, strict=True))  # a batch of 0 stands for the rule
-        return cls.__new__(cls)._lay(shape, sum(lengths), samples, processes, _core.plan_phases(rules, rows))
-
-    def _lay(
-        self, shape: Shape, epochs: float, samples: int, processes: int, plan: _core.Plan, *, counted: bool = True
-    ) -> Schedule:
-        """Lay the plan over the stream of clips: every constructor ends here."""
+    def _lay(self, shape: Shape, epochs: float, samples: int, processes: int, plan: Plan, *, counted: bool) -> Schedule:
+        """Lay the plan over the stream of clips."""
         videos, ranks = arguments.count("samples", samples), arguments.count("processes", processes)
-        laid = _core.Schedule(
-            baseline=shape, epochs=epochs, samples=videos, processes=ranks, stages=plan[0], clock=plan[1]
-        )
+        laid = _core.Schedule(baseline=shape, epochs=epochs, samples=videos, processes=ranks, plan=plan)
         values = (counted, laid, plan, range(len(laid)), laid.stages, epochs, ranks, videos, shape)
         for name, value in zip(self.__slots__[1:], values, strict=True):
             object.__setattr__(self, name, value)
@@ -326,7 +165,7 @@ class Schedule:
     def epoch(self, number: int) -> Schedule:
         """Return the steps whose first clip lies in epoch `number`, from 0, for loops that think in epochs.
 
-        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10, lr_drops=(5,))
+        >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10, lr_drops=(5,))
         >>> sum(len(schedule.epoch(e)) for e in range(schedule.num_epochs)) == len(schedule)
         True
         """
@@ -375,8 +214,8 @@ class Schedule:
     @property
     def lr_drops(self) -> tuple[float, ...]:
         """Where the baseline's learning rate drops, in its epochs."""
-        clock = self._plan[1]
-        return tuple(clock[k][1] for k in range(len(clock) - 1) if clock[k][2] < clock[k + 1][2])
+        clock = self._plan.clock
+        return tuple(a.baseline_epoch for a, b in pairwise(clock) if a.lr_stage < b.lr_stage)
 
     @property
     def num_epochs(self) -> int:
@@ -413,7 +252,7 @@ class Schedule:
         `crops` (the largest box of the clip's aspect) over the longer side; one of either is the centre. `segments`
         reads one frame from the middle of each of t equal parts, for models trained so.
 
-        >>> schedule = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=1000, epochs=10)
+        >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=1000, epochs=10)
         >>> [grid.w.start for grid in schedule.views((300, 256, 340), crops=3)]
         [0.0, 42.0, 84.0]
         """
@@ -467,50 +306,76 @@ class Schedule:
     def to_dict(self) -> dict[str, Any]:
         """Return the schedule as JSON-ready numbers: the plan itself, so no later release changes a run that resumes.
 
-        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10)
+        >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10)
         >>> Schedule.from_dict(schedule.to_dict()) == schedule
         True
         """
-        stages, clock = self._plan
         return {
-            "version": 1,
+            "version": _VERSION,
             "shape": list(self.shape),
-            "epochs": self.epochs,
             "samples": self.samples if self._counted else None,
+            "baseline_epochs": self.epochs,
             "processes": self.processes,
             "stages": [
-                {"shapes": [list(s) for s in shapes], "end_epoch": end_epoch, "lr_scale": lr_scale, "long": position}
-                for shapes, end_epoch, lr_scale, position in stages
+                {
+                    "shapes": [list(s) for s in p.shapes],
+                    "end_epoch": p.end_epoch,
+                    "lr_scale": p.lr_scale,
+                    "long": p.long,
+                }
+                for p in self._plan.stages
             ],
-            "clock": [list(stretch) for stretch in clock],
-            "steps": [self._range.start, self._range.stop],
+            "clock": [
+                {"end_epoch": c.end_epoch, "baseline_epoch": c.baseline_epoch, "lr_stage": c.lr_stage}
+                for c in self._plan.clock
+            ],
+            "start": self._range.start,
+            "stop": self._range.stop,
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Schedule:
-        """Make the schedule that `to_dict` described."""
-        if state.get("version") != 1:
-            raise ValueError(f"state has version {state.get('version')!r}; this pymultigrid reads 1: update it")
+        """Make the schedule that `to_dict` described, or refuse what is damaged or of another version."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state ({reprlib.repr(state)}) must be what Schedule.to_dict returned")
+        version = state.get("version")
+        if version != _VERSION:
+            move = "it is from before the first release: plan again" if version == 1 else "update it"
+            raise ValueError(f"state has version {version!r}; this pymultigrid reads {_VERSION}: {move}")
         try:
-            stages = tuple(
-                (tuple(Shape(*shape) for shape in s["shapes"]), s["end_epoch"], s["lr_scale"], s["long"])
-                for s in state["stages"]
-            )
-            plan = (stages, tuple((e, b, k) for e, b, k in state["clock"]))
-            shape, samples, processes = Shape(*state["shape"]), state["samples"], state["processes"]
-            epochs, (start, stop) = state["epochs"], state["steps"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"state is damaged ({error!r}); pass what Schedule.to_dict returned") from error
-        videos = shape.b * processes if samples is None else samples
-        whole = cls.__new__(cls)._lay(shape, epochs, videos, processes, plan, counted=samples is not None)
-        if not 0 <= start <= stop <= len(whole):
-            raise ValueError(f"state is damaged: its steps {start} to {stop} are not in a schedule of {len(whole)}")
+            return cls._restored(**{name: value for name, value in state.items() if name != "version"})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state is damaged ({error}); pass what Schedule.to_dict returned") from error
+
+    @classmethod
+    def _restored(
+        cls,
+        *,
+        shape: Sequence[int],
+        samples: int | None,
+        baseline_epochs: float,
+        processes: int,
+        stages: Sequence[Mapping[str, Any]],
+        clock: Sequence[Mapping[str, Any]],
+        start: int,
+        stop: int,
+    ) -> Schedule:
+        """Make a schedule from the items of its state."""
+        plan = Plan(
+            stages=[PlannedStage(**{**stage, "shapes": [Shape(*s) for s in stage["shapes"]]}) for stage in stages],
+            clock=[ClockStretch(**stretch) for stretch in clock],
+        )
+        baseline = Shape(*shape)
+        videos = baseline.b * arguments.count("processes", processes) if samples is None else samples
+        whole = cls.__new__(cls)._lay(baseline, baseline_epochs, videos, processes, plan, counted=samples is not None)
+        if not 0 <= arguments.whole("start", start) <= arguments.whole("stop", stop) <= len(whole):
+            raise ValueError(f"its steps {start} to {stop} are not in a schedule of {len(whole)}")
         return whole._window(range(start, stop))
 
     def with_processes(self, processes: int) -> Schedule:
         """Return the same global batches over another number of processes: b becomes b x old / new.
 
-        >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=100, epochs=10, processes=2)
+        >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10, processes=2)
         >>> print(schedule.with_processes(4).shape)
         2x8x32x32
         """
@@ -527,10 +392,17 @@ class Schedule:
         def share(shape: Shape) -> Shape:
             return Shape(shape.b * self.processes // count, shape.t, shape.h, shape.w)
 
-        stages, clock = self._plan
-        plan = (tuple((tuple(map(share, s[0])), s[1], s[2], s[3]) for s in stages), clock)
+        stages = [
+            PlannedStage(shapes=[share(s) for s in p.shapes], end_epoch=p.end_epoch, lr_scale=p.lr_scale, long=p.long)
+            for p in self._plan.stages
+        ]
         whole = Schedule.__new__(Schedule)._lay(
-            share(self.shape), self.epochs, self.samples, count, plan, counted=self._counted
+            share(self.shape),
+            self.epochs,
+            self.samples,
+            count,
+            Plan(stages=stages, clock=self._plan.clock),
+            counted=self._counted,
         )
         return whole._window(self._range)
 

@@ -6,4 +6,4 @@ KINETICS = {"samples": 240_436, "epochs": 239, "lr_drops": (94, 154, 196)}
 
 
 def kinetics(**options):
-    return Schedule.from_epochs(Shape(8, 32, 224, 224), **{**KINETICS, "processes": 8, **options})
+    return Schedule(Shape(8, 32, 224, 224), **{**KINETICS, "processes": 8, **options})

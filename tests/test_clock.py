@@ -3,13 +3,13 @@ import re
 
 import pytest
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 from pymultigrid.clock import Clock
 
 SCHEDULES = [
-    Schedule.from_epochs(Shape(4, 16, 112, 112), samples=103, epochs=20, lr_drops=(10, 15)),
-    Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10),
-    Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=4, long_cycle=None, short_cycle=None),
+    Schedule(Shape(4, 16, 112, 112), samples=103, epochs=20, lr_drops=(10, 15)),
+    Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10),
+    Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=4, plan=Cycles(long=None, short=None)),
 ]
 
 

@@ -35,7 +35,7 @@ def recompile_limit():
 def test_the_code(tmp_path, monkeypatch, recompile_limit):
     monkeypatch.chdir(tmp_path)
     dataset = VideoDataset.from_folder(watched.write_videos(tmp_path / "videos"), mean=0.45, std=0.225)
-    schedule = Schedule.from_epochs(Shape(2, 8, 24, 24), samples=len(dataset), epochs=4)
+    schedule = Schedule(Shape(2, 8, 24, 24), samples=len(dataset), epochs=4)
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
@@ -63,7 +63,7 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
 def test_compile_once_for_each_shape(recompile_limit):
     """The page's limit is enough: no step falls back, and none is compiled that was compiled before."""
-    schedule = Schedule.from_epochs(Shape(4, 8, 24, 24), samples=100, epochs=12, lr_drops=(6,))
+    schedule = Schedule(Shape(4, 8, 24, 24), samples=100, epochs=12, lr_drops=(6,))
     names = {"torch": torch, "schedule": schedule, "model": network()}
     exec(compile(BLOCKS[3].replace("compiled =", "_ ="), PAGE, "exec"), names)
     torch._dynamo.reset()

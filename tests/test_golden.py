@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "pyslowfast_schedules.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["configs"]}
@@ -23,13 +23,16 @@ def schedule_of(case, samples=240_436, **overrides):
         "samples": samples,
         "epochs": given["epochs"],
         "lr_drops": given["lr_steps"][1:],
-        # The reference ignores its epoch factor where both cycles are off; ours always applies a number (decision 3).
-        "epoch_factor": given["epoch_factor"] if given["long_cycle"] or given["short_cycle"] else None,
-        "long_cycle": given["long_factors"] if given["long_cycle"] else None,
-        "short_cycle": given["short_factors"] if given["short_cycle"] else None,
+        "plan": Cycles(
+            long=given["long_factors"] if given["long_cycle"] else None,
+            short=given["short_factors"] if given["short_cycle"] else None,
+            # The reference ignores its epoch factor where both cycles are off; ours always applies a number
+            # (decision 3).
+            epoch_factor=given["epoch_factor"] if given["long_cycle"] or given["short_cycle"] else None,
+        ),
         **overrides,
     }
-    return Schedule.from_epochs(Shape(given["batch"], given["frames"], given["size"], given["size"]), **options)
+    return Schedule(Shape(given["batch"], given["frames"], given["size"], given["size"]), **options)
 
 
 @pytest.mark.parametrize("name", WITH_LONG_CYCLE)
@@ -166,7 +169,7 @@ def test_iterations(name):
 def test_kinetics_saving():
     case = CASES["k400_slowfast_8x8_r50_stepwise_multigrid"]
     for epoch_factor, saving in ((1.5, 3.42), (1.0, 5.14)):
-        schedule = schedule_of(case, epoch_factor=epoch_factor)
+        schedule = schedule_of(case, plan=Cycles(epoch_factor=epoch_factor))
         assert round(schedule.baseline_iterations / len(schedule), 2) == saving
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymultigrid import Axis, Grid, Schedule, Shape, _core
+from pymultigrid import Axis, Cycles, Grid, Schedule, Shape, _core
 
-SCHEDULE = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
+SCHEDULE = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 EXTENT = (300, 256, 340)
 
 
@@ -90,7 +90,7 @@ def test_the_same_grid_wherever_it_is_drawn():
     assert [SCHEDULE.sample(i, seed=5) for i in range(4)] == [148547, 122699, 82339, 15408]
     code = (
         "from pymultigrid import Schedule, Shape\n"
-        "s = Schedule.from_epochs(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))\n"
+        "s = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))\n"
         f"print(s[2].grid({EXTENT}, seed=0, sample=17, stride=2))"
     )
     assert subprocess.run(
@@ -172,8 +172,8 @@ def test_frames_stay_inside_the_video():
 
 def test_a_coarser_axis_reads_the_same_box():
     """(t, h, w) factors that differ per axis sample the baseline's box more coarsely; they do not cut it."""
-    schedule = Schedule.from_epochs(
-        Shape(2, 16, 192, 320), samples=500, epochs=10, long_cycle=[(0.5, 0.5, 0.25), (1, 1, 1)], short_cycle=None
+    schedule = Schedule(
+        Shape(2, 16, 192, 320), samples=500, epochs=10, plan=Cycles(long=[(0.5, 0.5, 0.25), (1, 1, 1)], short=None)
     )
     coarse, full = schedule[0], schedule[-1]
     assert (coarse.shape.h, coarse.shape.w) == (96, 80)

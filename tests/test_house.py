@@ -11,7 +11,15 @@ from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
-PYTHON_FILES = {"module.cpp", "module_resample.cpp", "module_cuda.cpp", "value.h", "arrays.cpp", "arrays.h"}
+PYTHON_FILES = {
+    "module.cpp",
+    "module_plan.cpp",
+    "module_resample.cpp",
+    "module_cuda.cpp",
+    "value.h",
+    "arrays.cpp",
+    "arrays.h",
+}
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.

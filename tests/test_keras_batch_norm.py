@@ -6,7 +6,7 @@ import pytest
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, compiled, fit, network, read
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 from pymultigrid.sample import mini_batch
 
 WEIGHTS = ["gamma", "beta", "moving_mean", "moving_variance"]
@@ -245,5 +245,5 @@ def test_a_step_is_normalised_by_the_splits_of_the_step():
 
 
 def test_a_model_without_sub_batches_is_trained_too():
-    schedule = Schedule.from_epochs(Shape(8, 4, 16, 16), samples=40, epochs=4, long_cycle=None, short_cycle=None)
+    schedule = Schedule(Shape(8, 4, 16, 16), samples=40, epochs=4, plan=Cycles(long=None, short=None))
     fit(compiled(network()), MultigridCallback(schedule), epochs=2)

@@ -18,7 +18,7 @@ from pymultigrid import Schedule, Shape, resample
 from pymultigrid.sample import mini_batch
 from pymultigrid.video import Video
 
-FILES = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
+FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
 
 
@@ -59,7 +59,7 @@ def test_batches_are_the_schedules_in_order(paths, workers):
 
 
 def test_ranks_share_the_global_batch():
-    schedule = Schedule.from_epochs(Shape(4, 4, 16, 16), samples=40, epochs=4, processes=2)
+    schedule = Schedule(Shape(4, 4, 16, 16), samples=40, epochs=4, processes=2)
     streams = [batches(schedule, toy.read, rank=rank) for rank in (None, 0, 1)]
     for whole, *parts in zip(*streams, strict=True):
         for got, want in zip(arrays(whole), zip(*map(arrays, parts), strict=True), strict=True):
@@ -68,7 +68,7 @@ def test_ranks_share_the_global_batch():
 
 def test_clips_of_one_video_are_read_together(paths, monkeypatch):
     """A schedule for few videos: a coarse mini-batch has each several times, and every file is opened and read once."""
-    few = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=2, epochs=8)
+    few = Schedule(Shape(4, 8, 32, 32), samples=2, epochs=8)
     step = few[0]
     samples, dataset = mini_batch(few, step, seed=0), VideoDataset(paths[:2], range(2), std=0.5)
     assert step.shape.b > 2
@@ -84,7 +84,7 @@ def test_clips_of_one_video_are_read_together(paths, monkeypatch):
 
 def test_a_schedule_for_another_number_of_videos(paths):
     dataset = VideoDataset(paths, range(6))
-    few, many = (Schedule.from_epochs(Shape(2, 8, 32, 32), samples=n, epochs=8) for n in (4, 200))
+    few, many = (Schedule(Shape(2, 8, 32, 32), samples=n, epochs=8) for n in (4, 200))
     with pytest.raises(Exception, match=re.escape("is for 4 videos and the data set has 6, of which 2 would never be")):
         next(iter(dataset.training(few)))
     with pytest.raises(Exception, match=r"the schedule asks for video \d+ of 6; build it with samples=6"):
@@ -93,7 +93,7 @@ def test_a_schedule_for_another_number_of_videos(paths):
 
 def test_a_subset_is_its_videos_and_labels(paths):
     part = VideoDataset(paths, "abcdef", std=0.5).subset([1, 4])
-    schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=len(part), epochs=8)
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=len(part), epochs=8)
     _, labels = part.read(mini_batch(schedule, schedule[0], seed=0))
     assert set(labels.tolist()) == {"b", "e"}
 

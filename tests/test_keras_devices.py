@@ -7,9 +7,9 @@ import toy
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, Record, compiled, fit, level_model, network, number
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 
-SCHEDULE = Schedule.from_epochs(Shape(8, 4, 16, 16), samples=toy.VIDEOS, epochs=12, cycles=1, processes=2)
+SCHEDULE = Schedule(Shape(8, 4, 16, 16), samples=toy.VIDEOS, epochs=12, plan=Cycles(cycles=1), processes=2)
 SCALES = [step.lr_scale for step in SCHEDULE]
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 

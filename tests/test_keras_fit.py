@@ -215,10 +215,10 @@ def test_refusals():
     with pytest.raises(ValueError, match="fit would end after"):
         fit(refused, multigrid, steps_per_epoch=3)
     assert refused.optimizer._learning_rate is cosine
-    other = Schedule.from_epochs(Shape(8, 4, 16, 16), samples=40, epochs=8)
+    other = Schedule(Shape(8, 4, 16, 16), samples=40, epochs=8)
     with pytest.raises(ValueError, match=re.escape("the optimizer's learning rate is scaled for another schedule")):
         fit(level_model(ScaledLR(0.1, other)), multigrid)
-    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule; see Schedule.from_epochs")):
+    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule; write Schedule(shape, ...)")):
         MultigridCallback(list(SCHEDULE))
     with pytest.raises(ValueError, match=re.escape("base (0) must be at least 1: the clips of a sub-batch")):
         MultigridCallback(SCHEDULE, base=0)

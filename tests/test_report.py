@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Cycles, Schedule, Shape
 from pymultigrid.report import Report, ShapeCost, uses
 
 FULL = Shape(8, 16, 64, 64)
 
 
 def plan(**options):
-    return Schedule.from_epochs(FULL, **{"samples": 321, "epochs": 20, "lr_drops": (9, 15), **options})
+    return Schedule(FULL, **{"samples": 321, "epochs": 20, "lr_drops": (9, 15), **options})
 
 
 def planned(schedule):
@@ -33,7 +33,7 @@ def report(schedule, **changes):
     return Report(schedule, "some GPU", 5 * 10**7, tuple(rows))
 
 
-@pytest.mark.parametrize("options", [{}, {"short_cycle": None}, {"samples": 5, "epochs": 7, "lr_drops": ()}])
+@pytest.mark.parametrize("options", [{}, {"plan": Cycles(short=None)}, {"samples": 5, "epochs": 7, "lr_drops": ()}])
 def test_predictions_are_the_sum_over_the_steps(options):
     schedule = plan(**options)
     found = report(schedule)
@@ -64,7 +64,7 @@ def test_as_nominal_where_time_follows_the_sampling_points():
 
 
 def test_costs_are_the_dearer_of_time_and_memory():
-    schedule = plan(short_cycle=None)
+    schedule = plan(plan=Cycles(short=None))
     found = report(
         schedule,
         **{
@@ -75,7 +75,7 @@ def test_costs_are_the_dearer_of_time_and_memory():
     assert found.costs[16, 64, 64] == 1
     assert found.costs[4, 45, 45] == pytest.approx(2 / 8)
     assert found.costs[8, 45, 45] == pytest.approx(3 / 4)
-    again = plan(short_cycle=None, costs=found.costs)
+    again = plan(plan=Cycles(short=None), costs=found.costs)
     assert [stage.base.b for stage in again.stages[:4]] == [32, 10, 8, 8]
 
 
@@ -106,15 +106,15 @@ def test_a_baseline_that_does_not_fit_is_told_so():
 
 
 def test_a_shape_without_a_number_is_no_cost():
-    schedule = plan(short_cycle=None)
+    schedule = plan(plan=Cycles(short=None))
     found = report(schedule, **{"64x4x45x45": {"fits": 0, "seconds": math.nan, "bytes": math.nan}})
     assert set(found.costs) == {(16, 64, 64), (8, 64, 64), (8, 45, 45)}
     with pytest.raises(ValueError, match=re.escape("costs has no clip of 4x45x45")):
-        plan(short_cycle=None, costs=found.costs)
+        plan(plan=Cycles(short=None), costs=found.costs)
 
 
 def test_coarse_maps_and_few_frames_are_warned_of():
-    schedule = plan(short_cycle=None)
+    schedule = plan(plan=Cycles(short=None))
     maps = {"8x16x64x64": (2, 4, 4), "16x8x64x64": (1, 4, 4), "32x8x45x45": (1, 3, 3), "64x4x45x45": (1, 3, 3)}
     coarse, short = report(schedule, **{name: {"feature_map": extents} for name, extents in maps.items()}).warnings
     assert coarse.startswith("the network is too coarse for 64x4x45x45, 32x8x45x45: its last feature map is 3x3 at")
@@ -126,12 +126,12 @@ def test_coarse_maps_and_few_frames_are_warned_of():
 
 
 def test_the_full_shapes_own_map_is_the_users_choice():
-    schedule = plan(long_cycle=None, short_cycle=None)
+    schedule = plan(plan=Cycles(long=None, short=None))
     assert report(schedule, **{str(FULL): {"feature_map": (1, 2, 2)}}).warnings == ()
 
 
 def test_what_is_dear_is_noted():
-    schedule = plan(short_cycle=None)
+    schedule = plan(plan=Cycles(short=None))
     found = report(schedule, **{str(s): {"seconds": 1.0, "bytes": 1e6} for s in planned(schedule)})
     assert "note" not in str(found)
     found = report(schedule, **{str(s): {"seconds": 1.0 + (s.t == 4), "bytes": 1e6} for s in planned(schedule)})
@@ -147,7 +147,7 @@ def test_a_row_is_found_by_its_shape():
 
 
 def test_workers_that_keep_up():
-    schedule = plan(short_cycle=None)
+    schedule = plan(plan=Cycles(short=None))
     found = report(schedule, **{str(s): {"read_seconds": 0.1} for s in planned(schedule)})
     most = max(0.1 / seconds(s) for s in planned(schedule))
     assert f"data: {math.ceil(most)} workers keep up with every shape; {FULL} asks the most" in str(found)

@@ -5,7 +5,7 @@ import pytest
 from pymultigrid import Schedule, Shape
 from pymultigrid.sample import mini_batch
 
-SCHEDULE = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10, lr_drops=(5,), processes=2)
+SCHEDULE = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, lr_drops=(5,), processes=2)
 
 
 def test_the_mini_batches_are_the_stream():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinetics import kinetics
 
-from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
+from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Cycles, Phases, Progressive, Schedule, Shape
 
 RESOLUTION = 1.01
 
@@ -86,16 +86,18 @@ def test_no_step_is_dearer_than_the_full_shape(data):
         "samples": 500,
         "epochs": 10,
         "processes": data.draw(st.integers(1, 3)),
-        "long_cycle": data.draw(st.sampled_from([None, LONG_CYCLE, [(0.5, 0.5), (1, 1)]])),
-        "short_cycle": data.draw(st.sampled_from([None, SHORT_CYCLE])),
+        "plan": Cycles(
+            long=data.draw(st.sampled_from([None, LONG_CYCLE, [(0.5, 0.5), (1, 1)]])),
+            short=data.draw(st.sampled_from([None, SHORT_CYCLE])),
+        ),
         "batch_growth": data.draw(st.sampled_from([0.0, 0.5, 1.0])),
         "batch_multiple_of": data.draw(st.sampled_from([1, 2])),
     }
     shape = Shape(2 * data.draw(st.integers(1, 9)), 16, 64, 48)
-    found = sorted(clips(Schedule.from_epochs(shape, **options)), key=math.prod)
+    found = sorted(clips(Schedule(shape, **options)), key=math.prod)
     measured = sorted(data.draw(st.lists(st.floats(0.01, 1), min_size=len(found), max_size=len(found))))
     costs = dict(zip(found, measured, strict=True))
-    schedule = Schedule.from_epochs(shape, **options, costs=costs)
+    schedule = Schedule(shape, **options, costs=costs)
     full = shape.b * costs[tuple(shape)[1:]]
     for stage in schedule.stages:
         for each in stage.shapes:
@@ -115,12 +117,12 @@ def test_the_plan_keeps_its_batches():
     assert schedule.with_processes(4).stages[0].base.b == 2 * schedule.stages[0].base.b
 
 
-def test_every_constructor_takes_costs():
+def test_every_plan_takes_costs():
     shape = Shape(8, 16, 64, 64)
     for make in (
         lambda **o: Schedule(shape, iterations=1000, **o),
-        lambda **o: Schedule.from_phases(shape, [(5, (4, 32, 32)), (5, (16, 64, 64))], samples=100, **o),
-        lambda **o: Schedule.progressive(shape, samples=100, epochs=10, **o),
+        lambda **o: Schedule(shape, samples=100, plan=Phases([(5, (4, 32, 32)), (5, (16, 64, 64))]), **o),
+        lambda **o: Schedule(shape, samples=100, epochs=10, plan=Progressive(), **o),
     ):
         costs = overhead(make(), 0.2)
         batches = [stage.base.b for stage in make(costs=costs).stages]
@@ -129,15 +131,15 @@ def test_every_constructor_takes_costs():
 
 def test_a_phase_of_ones_own_keeps_to_the_measured_budget():
     shape, phase = Shape(8, 16, 64, 64), Shape(32, 16, 32, 32)
-    plan = {"samples": 100, "costs": {(16, 64, 64): 1.0, (16, 32, 32): 0.5}}
+    rules = {"samples": 100, "costs": {(16, 64, 64): 1.0, (16, 32, 32): 0.5}}
     with pytest.raises(
         ValueError,
         match=re.escape(
             "a phase of 32x16x32x32 costs 2 times the baseline; at most 1.05 fits its memory: take a batch of 16"
         ),
     ):
-        Schedule.from_phases(shape, [(5, phase), (5, shape)], **plan)
-    fitting = Schedule.from_phases(shape, [(5, Shape(16, 16, 32, 32)), (5, shape)], **plan)
+        Schedule(shape, plan=Phases([(5, phase), (5, shape)]), **rules)
+    fitting = Schedule(shape, plan=Phases([(5, Shape(16, 16, 32, 32)), (5, shape)]), **rules)
     assert [stage.base.b for stage in fitting.stages] == [16, 8]
 
 

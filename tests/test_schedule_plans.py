@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from kinetics import kinetics
 
-from pymultigrid import LONG_CYCLE, Schedule, Shape
+from pymultigrid import Cycles, Phases, Progressive, Schedule, Shape
 
 
 def test_smooth_policies_get_cycles_without_drops():
@@ -18,7 +18,7 @@ def test_smooth_policies_get_cycles_without_drops():
     lengths = [b.end_epoch - a.end_epoch for a, b in zip((stages[3], stages[7]), (stages[7], stages[11]), strict=True)]
     assert lengths == pytest.approx([stages[3].end_epoch] * 2)
     assert {s.lr_stage for s in stages} == {0}
-    assert len(kinetics(lr_drops=(), cycles=1).stages) == 5
+    assert len(kinetics(lr_drops=(), plan=Cycles(cycles=1)).stages) == 5
     # A third of the cycles' clips in is a third of 196 baseline epochs in.
     assert schedule[stages[4].start].progress == pytest.approx(196 / 239 / 3)
     middle = (stages[11].last + stages[12].last) / 2
@@ -27,19 +27,19 @@ def test_smooth_policies_get_cycles_without_drops():
 
 
 def test_baseline_is_plain_training():
-    schedule = kinetics(long_cycle=None, short_cycle=None)
+    schedule = kinetics(plan=Cycles(long=None, short=None))
     assert len(schedule) == schedule.baseline_iterations == math.ceil(240_436 * 239 / 64)
     assert schedule.speedup == 1
     for i in (0, 1, 1000, len(schedule) - 1):
         assert schedule[i].shape == schedule.shape
         assert schedule[i].lr_scale == 1
         assert schedule[i].progress == pytest.approx(i / len(schedule), abs=1e-6)
-    assert len(kinetics(long_cycle=None, short_cycle=None, epoch_factor=2.0)) == math.ceil(240_436 * 478 / 64)
+    assert len(kinetics(plan=Cycles(long=None, short=None, epoch_factor=2.0))) == math.ceil(240_436 * 478 / 64)
 
 
 def test_the_baseline_counts_its_last_step():
     for epochs, steps in ((2.5, 3), (0.5, 1), (2, 2)):
-        plain = Schedule.from_epochs(Shape(1, 1, 8, 8), samples=1, epochs=epochs, long_cycle=None, short_cycle=None)
+        plain = Schedule(Shape(1, 1, 8, 8), samples=1, epochs=epochs, plan=Cycles(long=None, short=None))
         assert len(plain) == plain.baseline_iterations == steps
         assert plain.speedup == 1
 
@@ -54,8 +54,8 @@ def test_iterations_are_the_baselines():
 
 
 def test_non_square_and_three_axis_factors():
-    schedule = Schedule.from_epochs(
-        Shape(2, 13, 192, 320), samples=500, epochs=10, long_cycle=[(0.5, 0.5, 0.25), (1, 1, 1)], short_cycle=None
+    schedule = Schedule(
+        Shape(2, 13, 192, 320), samples=500, epochs=10, plan=Cycles(long=[(0.5, 0.5, 0.25), (1, 1, 1)], short=None)
     )
     assert [str(s.base) for s in schedule.stages[:2]] == ["34x6x96x80", "2x13x192x320"]
 
@@ -75,13 +75,13 @@ def test_multiples():
         {"multiple_of": 56},
         {"batch_growth": 0.5},
         {"batch_growth": 0.0},
-        {"long_cycle": [(0.25, 0.3), (0.6, 0.8), (1, 1)]},
-        {"short_cycle": None},
+        {"plan": Cycles(long=[(0.25, 0.3), (0.6, 0.8), (1, 1)])},
+        {"plan": Cycles(short=None)},
     ],
 )
 def test_all_stages_of_a_cycle_get_the_same_iterations(options):
     schedule = kinetics(**options)
-    per_cycle = len(options.get("long_cycle", LONG_CYCLE))
+    per_cycle = len(options.get("plan", Cycles()).long)
     for k in range(3):
         steps = [s.stop - s.start for s in schedule.stages[k * per_cycle : (k + 1) * per_cycle]]
         # A stage ends with the step that reaches its clips, and one step can hold those of many others.
@@ -95,12 +95,11 @@ def test_batch_growth_is_a_dial():
 
 
 def test_phases():
-    schedule = Schedule.from_phases(
+    schedule = Schedule(
         Shape(8, 64, 384, 384),
-        [(45, (16, 256, 256)), (45, Shape(40, 16, 256, 256)), (10, (64, 384, 384))],
         samples=1000,
         lr_drops=(90,),
-        short_cycle=None,
+        plan=Phases([(45, (16, 256, 256)), (45, Shape(40, 16, 256, 256)), (10, (64, 384, 384))], short=None),
     )
     assert [s.base.b for s in schedule.stages] == [72, 40, 8]
     assert [s.end_epoch for s in schedule.stages] == [45, 90, 100]
@@ -111,9 +110,8 @@ def test_phases():
 
 
 def test_progressive_ramps_to_the_full_shape():
-    schedule = Schedule.progressive(
-        Shape(8, 16, 224, 224), samples=1000, epochs=18, start=(0.5, 0.5), stages=16, full_from=0.9, multiple_of=32
-    )
+    plan = Progressive(start=(0.5, 0.5), stages=16, full_from=0.9)
+    schedule = Schedule(Shape(8, 16, 224, 224), samples=1000, epochs=18, plan=plan, multiple_of=32)
     sizes = [s.base.h for s in schedule.stages]
     assert sizes == sorted(sizes)
     assert sizes[0] == 128
@@ -122,21 +120,20 @@ def test_progressive_ramps_to_the_full_shape():
 
 
 def test_numpy_numbers_are_numbers():
-    plain = kinetics(long_cycle=[(0.5, 0.5), (1, 1)], short_cycle=[0.5])
+    plain = kinetics(plan=Cycles(long=[(0.5, 0.5), (1, 1)], short=[0.5]))
     given = kinetics(
         samples=np.int64(240_436),
         epochs=np.float64(239),
         lr_drops=np.array([94, 154, 196]),
         processes=np.int32(8),
-        long_cycle=np.array([(0.5, 0.5), (1, 1)]),
-        short_cycle=np.array([0.5]),
+        plan=Cycles(long=np.array([(0.5, 0.5), (1, 1)]), short=np.array([0.5])),
     )
     assert given == plain
     assert json.loads(json.dumps(given.to_dict())) == given.to_dict()
 
 
 def test_a_run_too_short_says_so():
-    text = str(Schedule.from_epochs(Shape(8, 8, 32, 32), samples=10, epochs=3))
+    text = str(Schedule(Shape(8, 8, 32, 32), samples=10, epochs=3))
     assert text.endswith("too short: 11 of 13 stages have no step; train longer, or with fewer long cycles")
     assert "too short" not in str(kinetics())
     assert "x more iterations" in str(kinetics(batch_growth=0))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinetics import kinetics
 
-from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape
+from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Cycles, Phases, Schedule, Shape
 
 factors = st.sampled_from([0.25, 0.3, 0.5, 0.5**0.5, 0.8, 1.0])
 
@@ -23,12 +23,14 @@ def phases(draw, shape, multiple_of, frames_multiple_of, batch_multiple_of):
     sizes = st.tuples(*(st.integers((n + 1) // 2, n) for n in (shape.t, shape.h, shape.w)))
     rows = draw(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.7, 5]), sizes), max_size=4))
     total = sum(epochs for epochs, _ in rows) + 1
-    return Schedule.from_phases(
+    return Schedule(
         shape,
-        [*rows, (1, shape)],
         samples=draw(st.integers(1, 2000)),
         lr_drops=draw(st.sampled_from([(), (0.1,), (total / 2,), (total / 3, total - 1e-3)])),
-        short_cycle=draw(st.none() | st.lists(st.sampled_from([0.5, 0.8, 1.0]), min_size=1, max_size=2)),
+        plan=Phases(
+            [*rows, (1, shape)],
+            short=draw(st.none() | st.lists(st.sampled_from([0.5, 0.8, 1.0]), min_size=1, max_size=2)),
+        ),
         processes=draw(st.integers(1, 3)),
         batch_growth=draw(st.sampled_from([0.0, 0.5, 1.0])),
         multiple_of=multiple_of,
@@ -51,16 +53,19 @@ def schedules(draw):
     if draw(st.integers(0, 4)) == 0:
         return draw(phases(shape, multiple_of, frames_multiple_of, batch_multiple_of))
     epochs = draw(st.sampled_from([0.3, 0.5, 2.5]) | st.integers(1, 40))
-    drops = sorted(draw(st.sets(st.integers(1, 39), max_size=3)))
-    return Schedule.from_epochs(
+    drops = [drop for drop in sorted(draw(st.sets(st.integers(1, 39), max_size=3))) if drop < epochs]
+    long = draw(st.none() | st.lists(st.tuples(factors, factors), min_size=1, max_size=4))
+    return Schedule(
         shape,
         samples=draw(st.integers(1, 2000)),
         epochs=epochs,
-        lr_drops=[drop for drop in drops if drop < epochs],
-        epoch_factor=draw(st.sampled_from([None, 0.3, 1.0, 1.5])),
-        cycles=draw(st.integers(1, 4)),
-        long_cycle=draw(st.none() | st.lists(st.tuples(factors, factors), min_size=1, max_size=4)),
-        short_cycle=draw(st.none() | st.lists(factors, min_size=1, max_size=3)),
+        lr_drops=drops,
+        plan=Cycles(
+            long=long,
+            short=draw(st.none() | st.lists(factors, min_size=1, max_size=3)),
+            cycles=draw(st.integers(1, 4)) if long and not drops else None,
+            epoch_factor=draw(st.sampled_from([None, 0.3, 1.0, 1.5])),
+        ),
         processes=draw(st.integers(1, 3)),
         batch_growth=draw(st.sampled_from([0.0, 0.5, 1.0])),
         lr_scaling=draw(st.sampled_from(["linear", "sqrt", "none"])),
@@ -174,13 +179,12 @@ def test_clock(schedule):
 @pytest.mark.parametrize(("epochs", "drops"), [(239, (94, 154, 196)), (22, (14, 18)), (100, (33, 66, 99)), (7, (3,))])
 def test_step_policy_on_the_baselines_clock(long_cycle, short_cycle, epochs, drops):
     """policy(progress * E) drops exactly where lr_stage does, to the step."""
-    schedule = Schedule.from_epochs(
+    schedule = Schedule(
         Shape(4, 8, 32, 32),
         samples=997,
         epochs=epochs,
         lr_drops=drops,
-        long_cycle=long_cycle,
-        short_cycle=short_cycle,
+        plan=Cycles(long=long_cycle, short=short_cycle),
     )
     for step in schedule:
         assert bisect_right(drops, step.progress * schedule.epochs) == step.lr_stage
@@ -224,8 +228,7 @@ def test_iterations_are_counted_to_the_step(data):
         lr_drops=drops,
         samples=data.draw(st.integers(1, 10_000)),
         processes=data.draw(st.integers(1, 4)),
-        long_cycle=None,
-        short_cycle=None,
+        plan=Cycles(long=None, short=None),
     )
     assert len(schedule) == schedule.baseline_iterations == n
     assert [stage.stop for stage in schedule.stages] == [*drops, n]
@@ -247,7 +250,7 @@ def test_a_drop_in_the_middle_of_an_epoch():
 
 def test_every_video_is_seen_once_an_epoch():
     for samples in (1, 2, 3, 64, 1000):
-        schedule = Schedule.from_epochs(Shape(3, 4, 16, 16), samples=samples, epochs=10)
+        schedule = Schedule(Shape(3, 4, 16, 16), samples=samples, epochs=10)
         epochs = [[schedule.sample(e * samples + i, seed=7) for i in range(samples)] for e in range(3)]
         for order in epochs:
             assert sorted(order) == list(range(samples))
@@ -257,7 +260,7 @@ def test_every_video_is_seen_once_an_epoch():
 
 def test_orders_are_uniform():
     """Each video is equally often first: chi-square over 4000 epochs of 7 videos, far below the 1e-6 quantile (38)."""
-    schedule = Schedule.from_epochs(Shape(1, 1, 8, 8), samples=7, epochs=1)
+    schedule = Schedule(Shape(1, 1, 8, 8), samples=7, epochs=1)
     counts = [0] * 7
     for e in range(4000):
         counts[schedule.sample(7 * e, seed=3)] += 1

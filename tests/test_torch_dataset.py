@@ -22,7 +22,7 @@ from torch.utils.data import ConcatDataset, DataLoader, random_split  # noqa: E4
 from pymultigrid import Schedule, Shape  # noqa: E402
 from pymultigrid.video import Video  # noqa: E402
 
-SCHEDULE = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
+SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_subclass_has_its_own_item(paths):
 def test_a_split_is_a_subset(paths):
     whole = VideoDataset(paths, "abcdef", std=0.5, stride=2)
     halves = random_split(whole, [0.5, 0.5], generator=torch.Generator().manual_seed(0))
-    schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=3, epochs=4)
+    schedule = Schedule(Shape(1, 8, 32, 32), samples=3, epochs=4)
     for half in halves:
         part = whole.subset(half.indices)
         assert [video.path for video in part.videos] == [str(paths[i]) for i in half.indices]
@@ -199,7 +199,7 @@ def test_concatenated_video_data_sets(paths):
     ):
         assert torch.equal(clips, want)
         assert labels == same
-    few = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=5, epochs=8)
+    few = Schedule(Shape(2, 8, 32, 32), samples=5, epochs=8)
     with pytest.raises(
         ValueError, match=re.escape("is for 3 videos and the data set has 4, of which 1 would never be")
     ):
@@ -283,7 +283,7 @@ def test_an_index_is_no_sample(paths):
 
 def test_a_schedule_for_fewer_videos(paths):
     """Some would never be read, and nobody would notice."""
-    few = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=4, epochs=8)
+    few = Schedule(Shape(2, 8, 32, 32), samples=4, epochs=8)
     dataset = VideoDataset(paths, range(6))
     wrong = (
         "the schedule is for 4 videos and the data set has 6, of which 2 would never be read; build it with samples=6"

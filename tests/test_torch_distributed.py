@@ -24,7 +24,7 @@ def videos(tmp_path_factory):
 
 def test_torchrun_restarts_after_a_killed_rank_and_goes_on(videos, tmp_path):
     """DDP: the shapes agree at each step, the weights are equal on all ranks, and losing a rank costs a few steps."""
-    schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=2 * watched.VIDEOS_PER_CLASS, epochs=30)
+    schedule = Schedule(Shape(8, 8, 56, 56), samples=2 * watched.VIDEOS_PER_CLASS, epochs=30)
     process = watched.start(tmp_path, EXAMPLES / "ddp.py", videos, processes=2, torchrun=["--max-restarts=1"])
     while len(watched.steps(tmp_path, 1)) < 13 and process.poll() is None:
         time.sleep(0.02)
@@ -60,7 +60,7 @@ from pymultigrid import Schedule, Shape
 from pymultigrid.torch import ScaledLR, SubBatchNorm3d, sub_batches
 
 torch.distributed.init_process_group("gloo")
-schedule = Schedule.from_epochs(Shape(2, 8, 16, 16), samples=40, epochs=12, lr_drops=(6,), processes=2)
+schedule = Schedule(Shape(2, 8, 16, 16), samples=40, epochs=12, lr_drops=(6,), processes=2)
 model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, 2, 1), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
 wrapped = torch.nn.parallel.DistributedDataParallel(SubBatchNorm3d.convert(model))
 optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1, momentum=0.9)
@@ -101,7 +101,7 @@ torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 
 def sampler(samples=20, seed=0, start=0):
-    schedule = Schedule.from_epochs(Shape(2, 8, 16, 16), samples=samples, epochs=6, processes=2)
+    schedule = Schedule(Shape(2, 8, 16, 16), samples=samples, epochs=6, processes=2)
     return BatchSampler(schedule[start:], seed=seed)
 
 assert sampler().rank == rank
@@ -159,7 +159,7 @@ def test_evaluation_shares_the_videos(videos, tmp_path):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
     model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=20, epochs=6)
+    schedule = Schedule(Shape(4, 8, 32, 32), samples=20, epochs=6)
     paths = sorted(map(str, videos.glob("*/*.mp4")))
     scores = {}
     for count in (2, 7, 9):

@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
 
-SCHEDULE = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=20, epochs=6)
+SCHEDULE = Schedule(Shape(4, 8, 32, 32), samples=20, epochs=6)
 
 
 @pytest.fixture(scope="module")

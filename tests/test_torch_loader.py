@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from pymultigrid import Axis, Grid, Schedule, Shape  # noqa: E402
 
-SCHEDULE = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
+SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ torch = pytest.importorskip(
 from pymultigrid.torch import ScaledLR  # noqa: E402
 from torch.optim import lr_scheduler as schedulers  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
 
-SCHEDULE = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=150, epochs=20, lr_drops=(10, 15))
+SCHEDULE = Schedule(Shape(4, 16, 112, 112), samples=150, epochs=20, lr_drops=(10, 15))
 N = SCHEDULE.baseline_iterations
 PER_EPOCH = 150 / 4
 
@@ -86,8 +86,8 @@ def positions(step):
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("samples", [150, 152, 97])
 def test_over_the_baseline_it_is_the_plain_scheduler(policy, samples):
-    schedule = Schedule.from_epochs(
-        Shape(4, 16, 112, 112), samples=samples, epochs=20, lr_drops=(7, 15), long_cycle=None, short_cycle=None
+    schedule = Schedule(
+        Shape(4, 16, 112, 112), samples=samples, epochs=20, lr_drops=(7, 15), plan=Cycles(long=None, short=None)
     )
     assert len(schedule) == schedule.baseline_iterations
     steps = min(len(schedule), N)
@@ -99,9 +99,7 @@ def test_over_the_baseline_it_is_the_plain_scheduler(policy, samples):
 @pytest.mark.parametrize("drops", [(10, 15), (7.3, 11.9), ()])
 @pytest.mark.parametrize("processes", [1, 3])
 def test_the_clock_is_exact_at_the_drops(samples, drops, processes):
-    schedule = Schedule.from_epochs(
-        Shape(2, 16, 112, 112), samples=samples * 7, epochs=20, lr_drops=drops, processes=processes
-    )
+    schedule = Schedule(Shape(2, 16, 112, 112), samples=samples * 7, epochs=20, lr_drops=drops, processes=processes)
     milestones = [math.ceil(drop * samples * 7 / (2 * processes) - 1e-9) for drop in drops]
     opt = optimizer()
     lr = ScaledLR(schedulers.MultiStepLR(opt, milestones), schedule)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 from pymultigrid import Schedule, Shape  # noqa: E402
 
 # Both cycles; sizes 32, 48 and 64, frames 2, 4 and 8.
-SCHEDULE = Schedule.from_epochs(Shape(2, 8, 64, 64), samples=100, epochs=10, multiple_of=16, frames_multiple_of=2)
+SCHEDULE = Schedule(Shape(2, 8, 64, 64), samples=100, epochs=10, multiple_of=16, frames_multiple_of=2)
 STEPS = [next(step for step in SCHEDULE if step.shape == shape) for shape in SCHEDULE.shapes]
 
 

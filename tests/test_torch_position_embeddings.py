@@ -302,7 +302,7 @@ def test_refusals():
         pass
     with pytest.raises(RuntimeError, match="the model is fitted to a step already"), embeddings.at(STEPS[0]):
         embeddings.at(STEPS[0]).__enter__()
-    tiny = Schedule.from_epochs(Shape(2, 8, 16, 16), samples=100, epochs=10)
+    tiny = Schedule(Shape(2, 8, 16, 16), samples=100, epochs=10)
     with pytest.raises(ValueError, match=re.escape("is smaller than a patch of (2, 16, 16); keep whole patches")):
         embeddings.at(tiny[0]).__enter__()
 

@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT
 from pymultigrid.torch import PositionEmbeddings, SubBatchNorm3d, VideoDataset, preflight, sub_batches  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
 
 FULL = Shape(4, 8, 32, 32)
 
 
 def plan(**options):
-    return Schedule.from_epochs(FULL, **{"samples": 100, "epochs": 20, **options})
+    return Schedule(FULL, **{"samples": 100, "epochs": 20, **options})
 
 
 def net():
@@ -60,7 +60,7 @@ def test_every_shape_is_measured_the_largest_first():
     assert all(row.seconds > 0 and row.bytes > 0 and row.fits == row.shape.b for row in report.rows)
     assert report.warnings == ()
     assert all(str(row.shape) in str(report) for row in report.rows)
-    assert Schedule.from_epochs(FULL, samples=100, epochs=20, costs=report.costs)[-1].shape == FULL
+    assert Schedule(FULL, samples=100, epochs=20, costs=report.costs)[-1].shape == FULL
 
 
 def test_outputs_of_any_structure_have_a_default_loss():
@@ -72,7 +72,7 @@ def test_outputs_of_any_structure_have_a_default_loss():
         def forward(self, clips):
             return {"logits": [self.conv(clips).mean((2, 3, 4))], "index": torch.arange(3), "loss": None}
 
-    assert len(fly(Heads(), plan(long_cycle=None, short_cycle=None)).rows) == 1
+    assert len(fly(Heads(), plan(plan=Cycles(long=None, short=None))).rows) == 1
 
     class Nothing(Heads):
         def forward(self, clips):
@@ -90,7 +90,7 @@ def test_a_loss_gets_clips_of_ones_own_kind():
         return model(clips.float() / 255).mean()
 
     model = nn.Conv3d(1, 2, 1)
-    report = fly(model, plan(short_cycle=None), loss, channels=1, dtype=torch.uint8)
+    report = fly(model, plan(plan=Cycles(short=None)), loss, channels=1, dtype=torch.uint8)
     assert seen == {(torch.uint8, 1, True)}
     assert len(report.rows) == 4
 
@@ -103,7 +103,7 @@ def test_a_net_too_coarse_is_warned_of():
         nn.Conv3d(4, 4, 1),
         nn.Conv3d(4, 2, (1, 2, 2)),
     )
-    schedule = plan(short_cycle=None, long_cycle=[(1, 0.5), (1, 1)], frames_multiple_of=4, multiple_of=16)
+    schedule = plan(plan=Cycles(short=None, long=[(1, 0.5), (1, 1)]), frames_multiple_of=4, multiple_of=16)
     with pytest.warns(
         RuntimeWarning, match=re.escape("the network is too coarse for 16x8x16x16: its last feature map is 2x2")
     ):
@@ -112,10 +112,10 @@ def test_a_net_too_coarse_is_warned_of():
     # A map of 1x1 at every shape is no pooling.
     model = nn.Sequential(nn.Conv3d(3, 4, 3, stride=32, padding=1), nn.Conv3d(4, 4, 1))
     with pytest.warns(RuntimeWarning, match=re.escape("its last feature map is 1x1 at 16x8x16x16")):
-        fly(model, plan(short_cycle=None, long_cycle=[(1, 0.5), (1, 1)]))
+        fly(model, plan(plan=Cycles(short=None, long=[(1, 0.5), (1, 1)])))
     model = nn.Sequential(nn.Conv3d(3, 4, 3, stride=(8, 1, 1), padding=1))
     with pytest.warns(RuntimeWarning, match=re.escape("fewer frames than the network's temporal stride, 8: 8x4x32x32")):
-        fly(model, plan(short_cycle=None, long_cycle=[(0.5, 1), (1, 1)]))
+        fly(model, plan(plan=Cycles(short=None, long=[(0.5, 1), (1, 1)])))
 
 
 def test_frames_folded_into_the_batch():
@@ -177,8 +177,8 @@ def test_a_compiled_model_is_compiled_for_every_step():
         return graph
 
     model = net()
-    schedule = Schedule.from_epochs(
-        Shape(16, 4, 32, 32), samples=200, epochs=20, short_cycle=(0.5,), long_cycle=[(1, 0.5), (1, 1)]
+    schedule = Schedule(
+        Shape(16, 4, 32, 32), samples=200, epochs=20, plan=Cycles(short=(0.5,), long=[(1, 0.5), (1, 1)])
     )
     assert len(schedule.shapes) == 2
     fast = torch.compile(model, backend=backend, dynamic=False)
@@ -205,7 +205,7 @@ def test_reading_is_timed(tmp_path):
     import mp4
 
     paths = [mp4.write(tmp_path / f"{i}.mp4") for i in range(4)]
-    schedule = Schedule.from_epochs(FULL, samples=4, epochs=50)
+    schedule = Schedule(FULL, samples=4, epochs=50)
     report = fly(net(), schedule, dataset=VideoDataset(paths, [0] * 4))
     assert all(row.read_seconds > 0 for row in report.rows if row.iterations)
     assert re.search(r"data: \d+ workers keep up with every shape", str(report))
@@ -213,7 +213,7 @@ def test_reading_is_timed(tmp_path):
 
 def test_a_progress_bar_is_shown(capfd):
     pytest.importorskip("tqdm", reason="tqdm is missing: the progress bar was NOT seen")
-    fly(net(), plan(short_cycle=None), progress=True)
+    fly(net(), plan(plan=Cycles(short=None)), progress=True)
     shown = capfd.readouterr().err
     assert "preflight: memory: 100%" in shown
     assert "preflight: time: 100%" in shown
@@ -221,7 +221,8 @@ def test_a_progress_bar_is_shown(capfd):
 
 def test_refuses():
     with pytest.raises(
-        TypeError, match=re.escape("schedule (3) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+        TypeError,
+        match=re.escape("schedule (3) must be a pymultigrid.Schedule; write Schedule(shape, ...)"),
     ):
         preflight(net(), 3)
     with pytest.raises(ValueError, match=re.escape("repeats (0) must be at least 1: the passes that are timed")):

@@ -19,7 +19,7 @@ from pymultigrid import Schedule  # noqa: E402
 
 def test_memory_follows_the_batch_and_the_clip():
     """Activations are in proportion to the sampling points, where nothing is rounded away by strides."""
-    schedule = Schedule.from_epochs(FULL, samples=100, epochs=20, batch_growth=0, multiple_of=8)
+    schedule = Schedule(FULL, samples=100, epochs=20, batch_growth=0, multiple_of=8)
     report = fly(net(), schedule)
     full = report[FULL]
     for row in report.rows:
@@ -48,7 +48,7 @@ def test_memory_is_the_bytes_alive_at_once():
 WIDE = """
     import resource, sys, time, warnings
     import torch
-    from pymultigrid import Schedule, Shape
+    from pymultigrid import Cycles, Schedule, Shape
     from pymultigrid.torch import preflight
 
     class Wide(torch.nn.Module):
@@ -67,7 +67,7 @@ WIDE = """
     torch.set_num_threads(1)
     model = Wide()
     model(torch.rand(2, 3, 8, 32, 32)).square().mean().backward()
-    plan = dict(samples=100, epochs=20, short_cycle=None)
+    given = dict(samples=100, epochs=20, plan=Cycles(short=None))
 """
 
 
@@ -83,13 +83,13 @@ def test_out_of_memory_is_found_and_mended():
     """A process that may take only so much: the coarse mini-batches do not fit, those planned from the costs do."""
     printed = script("""
         allow(250)
-        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), **plan)
+        schedule = Schedule(Shape(4, 8, 32, 32), **given)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             report = preflight(model, schedule, repeats=1, progress=False)
         print([str(w.message) for w in caught if w.category is RuntimeWarning])
         print([(str(row.shape), row.fits) for row in report.rows if row.fits < row.shape.b])
-        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), **plan, costs=report.costs)
+        schedule = Schedule(Shape(4, 8, 32, 32), **given, costs=report.costs)
         report = preflight(model, schedule, repeats=1, progress=False)
         print(report.warnings, max(row.bytes for row in report.rows) <= 1.05 * report[schedule.shape].bytes)
     """)
@@ -131,7 +131,7 @@ def test_processes_agree(tmp_path):
             def __getitem__(self, sample):
                 time.sleep(0.01 * dist.get_rank())
 
-        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, **plan)
+        schedule = Schedule(Shape(4, 8, 32, 32), processes=2, **given)
         warnings.simplefilter("ignore")
         report = preflight(ddp, schedule, repeats=2, progress=True, dataset=Read())
         reports = [None, None]
@@ -159,7 +159,7 @@ def test_ranks_that_share_statistics_do_not_wait(tmp_path):
         dist.init_process_group("gloo")
         norm = SubBatchNorm3d(3)
         model.weight = torch.nn.Parameter(torch.rand(2**22))  # 16 megabytes a clip
-        schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), processes=2, long_cycle=None, **plan)
+        schedule = Schedule(Shape(4, 8, 32, 32), processes=2, **{**given, "plan": Cycles(long=None, short=None)})
         with sub_batches(norm, schedule[0]):
             assert norm.ranks == 2
         if dist.get_rank() == 1:

@@ -12,6 +12,8 @@ from pymultigrid.torch import sub_batches  # noqa: E402
 from test_torch_preflight import fly, net, plan  # noqa: E402
 from torch import nn  # noqa: E402
 
+from pymultigrid import Cycles  # noqa: E402
+
 
 class Counting(nn.Flatten):
     """Flattens, counts its passes, and puts another tensor in the place of a buffer."""
@@ -87,7 +89,7 @@ def test_everything_is_as_it_was(training):
 
 def test_training_goes_on_to_the_bit():
     def losses(look):
-        model, schedule = net(), plan(short_cycle=None)
+        model, schedule = net(), plan(plan=Cycles(short=None))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         random.seed(1)
         np.random.seed(1)  # noqa: NPY002

@@ -67,7 +67,7 @@ def test_the_same_steps_bit_for_bit(seed, workers, whole, videos, tmp_path):
 @pytest.mark.parametrize(("example", "processes"), [("ddp.py", (2, 1)), ("fsdp2.py", (2, 1))])
 def test_another_number_of_processes_trains_on_the_same_global_batches(example, processes, videos, tmp_path):
     samples = 2 * watched.VIDEOS_PER_CLASS
-    schedule = Schedule.from_epochs(Shape(8, 8, 56, 56), samples=samples, epochs=30)
+    schedule = Schedule(Shape(8, 8, 56, 56), samples=samples, epochs=30)
     dataset = VideoDataset.from_folder(videos, mean=0.45, std=0.225, stride=2)
     rates = watched.baseline_cosine(schedule, 0.02)
     # What one process alone would read: all samples and grids.

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from pymultigrid import Schedule, Shape, _core  # noqa: E402
 
 SAMPLES = 50
-SCHEDULE = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,))
+SCHEDULE = Schedule(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,))
 
 
 def of(processes):
-    return Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,), processes=processes)
+    return Schedule(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=4, lr_drops=(2,), processes=processes)
 
 
 class Numbers(Dataset):
@@ -178,7 +178,7 @@ def test_repeats_are_clips_of_one_video(repeats):
 
 def test_weights_are_shares_drawn_with_replacement():
     weights = [0.0, *range(1, SAMPLES - 1), 0.0]
-    schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=200)
+    schedule = Schedule(Shape(4, 8, 32, 32), samples=SAMPLES, epochs=200)
     drawn = torch.tensor([i for batch in BatchSampler(schedule, weights=weights, seed=1) for i in batch.indices])
     counts = torch.bincount(drawn, minlength=SAMPLES).double()
     assert counts[0] == counts[-1] == 0
@@ -272,7 +272,7 @@ def test_other_bad_arguments():
         BatchSampler(SCHEDULE, seed=-1)
     with pytest.raises(TypeError, match=re.escape("seed ('a') must be a whole number")):
         BatchSampler(SCHEDULE, seed="a")
-    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule; see Schedule.from_epochs")):
+    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule; write Schedule(shape, ...)")):
         BatchSampler([1, 2])
 
 
@@ -319,18 +319,18 @@ from pymultigrid.torch import BatchSampler
 
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
-schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2, processes=2)
+schedule = Schedule(Shape(4, 8, 32, 32), samples=50, epochs=2, processes=2)
 assert BatchSampler(schedule).rank == rank
 every = [None, None]
 dist.all_gather_object(every, [[s.position for s in batch] for batch in BatchSampler(schedule)])
 for step, a, b in zip(schedule, *every):
     assert a + b == list(range(step.first, step.first + 2 * step.shape.b))
 try:
-    BatchSampler(Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2))
+    BatchSampler(Schedule(Shape(4, 8, 32, 32), samples=50, epochs=2))
     raise SystemExit("two processes on a schedule for one were not refused")
 except ValueError as error:
     assert "torch.distributed runs 2 processes, the schedule is for 1;" in str(error), error
-four = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2, processes=4)
+four = Schedule(Shape(4, 8, 32, 32), samples=50, epochs=2, processes=4)
 dist.all_gather_object(every, [[s.position for s in batch] for batch in BatchSampler(four, accumulate=2)])
 for i, step in enumerate(four):
     micro = [positions for batches in every for positions in batches[2 * i : 2 * i + 2]]
@@ -341,7 +341,7 @@ try:
 except ValueError as error:
     assert "torch.distributed runs 2 processes, the schedule is for 1 / accumulate (2)" in str(error), error
     assert "build it with processes=4" in str(error), error
-assert BatchSampler(Schedule.from_epochs(Shape(4, 8, 32, 32), samples=50, epochs=2), rank=0).rank == 0
+assert BatchSampler(Schedule(Shape(4, 8, 32, 32), samples=50, epochs=2), rank=0).rank == 0
 dist.destroy_process_group()
 """
 

@@ -14,11 +14,11 @@ import mp4  # noqa: E402
 from pymultigrid.torch import BatchSampler, StreamDataset  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
 from pymultigrid.video import Video  # noqa: E402
 
 VIDEOS = 12
-SCHEDULE = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=VIDEOS, epochs=8, lr_drops=(4,))
+SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=VIDEOS, epochs=8, lr_drops=(4,))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_workers_that_are_not_forked_and_stay(videos):
 
 
 def test_ranks_with_different_data_agree_on_every_step():
-    schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=50, epochs=4, processes=2)
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=50, epochs=4, processes=2)
     ranks = [
         batches(StreamDataset(range(size), schedule, place, rank=rank), num_workers=rank)
         for rank, size in enumerate((3, 50))
@@ -129,7 +129,7 @@ def test_ranks_with_different_data_agree_on_every_step():
 
 
 def test_accumulation():
-    schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=50, epochs=4, processes=3)
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=50, epochs=4, processes=3)
     loader = DataLoader(StreamDataset(range(50), schedule, place, accumulate=3), batch_size=None, num_workers=2)
     assert len(loader) == 3 * len(schedule)
     micro = iter(loader)
@@ -181,7 +181,7 @@ class Files(IterableDataset):
 
 def test_a_source_that_divides_itself_is_not_divided_again():
     """Both workers together give every item once before any comes again."""
-    schedule = Schedule(Shape(1, 8, 32, 32), iterations=12, long_cycle=None, short_cycle=None)
+    schedule = Schedule(Shape(1, 8, 32, 32), iterations=12, plan=Cycles(long=None, short=None))
     got = batches(StreamDataset(Files(), schedule, place), num_workers=2)
     assert [items.item() for items, _, _ in got] == list(range(12))
 

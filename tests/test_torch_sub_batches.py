@@ -18,9 +18,9 @@ from test_torch_batch_norm import batch, close, pair  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Cycles, Schedule, Shape  # noqa: E402
 
-SCHEDULE = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,))
+SCHEDULE = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,))
 GOLDEN = json.loads((Path(__file__).parent / "data" / "pyslowfast_schedules.json").read_text())["configs"]
 
 
@@ -217,12 +217,12 @@ def golden_stages():
 @pytest.mark.parametrize(("config", "stage"), list(golden_stages()))
 def test_golden_splits(config, stage):
     given = config["input"]
-    schedule = Schedule.from_epochs(
+    schedule = Schedule(
         Shape(given["batch"] // given["gpus"], given["frames"], given["size"], given["size"]),
         samples=240_436,
         epochs=given["epochs"],
         lr_drops=given["lr_steps"][1:],
-        long_cycle=[tuple(f) for f in given["long_factors"]],
+        plan=Cycles(long=[tuple(f) for f in given["long_factors"]]),
         processes=given["gpus"],
     )
     norm = SubBatchNorm3d(2)

@@ -177,7 +177,7 @@ def test_clip_of_a_short_video(tmp_path, short):
 
 
 def test_every_grid_of_a_schedule_reads(clip40):
-    schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=10, epochs=6, lr_drops=(3,))
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=10, epochs=6, lr_drops=(3,))
     reader = Video(clip40)
     for step in schedule:
         grid = step.grid(reader.extent, seed=0, sample=step.first, stride=2)

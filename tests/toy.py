@@ -12,12 +12,12 @@ import keras
 import numpy as np
 from pymultigrid.keras import batches
 
-from pymultigrid import Schedule, Shape, resample
+from pymultigrid import Cycles, Schedule, Shape, resample
 
 BACKEND = keras.backend.backend()
 VIDEOS = 40
 # 12 steps of 8 shapes, two of these with two numbers of sub-batches.
-SCHEDULE = Schedule.from_epochs(Shape(8, 4, 16, 16), samples=VIDEOS, epochs=9, cycles=1)
+SCHEDULE = Schedule(Shape(8, 4, 16, 16), samples=VIDEOS, epochs=9, plan=Cycles(cycles=1))
 EXTENT = (8, 20, 24)
 
 rng = np.random.default_rng(0)

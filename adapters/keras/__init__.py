@@ -2,7 +2,7 @@
 
 What ``fit`` needs more than before is the data and one callback::
 
-    schedule = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=len(paths), epochs=20)
+    schedule = Schedule(Shape(8, 8, 32, 32), samples=len(paths), epochs=20)
     dataset, test = (VideoDataset(*files, mean=0.45, std=0.225) for files in (train_files, test_files))
     multigrid = MultigridCallback(schedule)
     model.fit(

@@ -35,7 +35,7 @@ def batches(
     >>> import numpy as np
     >>> from pymultigrid import Schedule, Shape, resample
     >>> from pymultigrid.keras import batches
-    >>> schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=10, epochs=4)
+    >>> schedule = Schedule(Shape(2, 8, 32, 32), samples=10, epochs=4)
     >>> videos, labels = np.zeros((10, 20, 48, 48, 3), "uint8"), np.arange(10)
     >>> def read(samples):
     ...     clips = [videos[s] for s in samples]

@@ -19,7 +19,7 @@ class MultigridCallback(keras.callbacks.Callback):
     >>> import keras, numpy as np
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.keras import MultigridCallback, batches
-    >>> schedule = Schedule.from_epochs(Shape(2, 4, 8, 8), samples=10, epochs=4)
+    >>> schedule = Schedule(Shape(2, 4, 8, 8), samples=10, epochs=4)
     >>> def read(samples):
     ...     b, t, h, w = samples[0].step.shape
     ...     return np.zeros((len(samples), t, h, w, 3), "float32"), np.zeros(len(samples))
@@ -67,7 +67,7 @@ class MultigridCallback(keras.callbacks.Callback):
     def __init__(self, schedule: Schedule, *, base: int = 8) -> None:
         super().__init__()
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
         if not len(schedule):
             raise ValueError("schedule has no steps; there is nothing left to train")
         if operator.index(base) < 1:

@@ -35,7 +35,7 @@ class VideoDataset:
     ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
     ...     file.mux(stream.encode())
     >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
-    >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
+    >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> for step, (clips, labels) in dataset.training(schedule):
     ...     assert clips.shape == (*tuple(step.shape), 3)
     >>> views, labels = dataset.evaluation(schedule, clips=2, crops=3)[1]

@@ -23,7 +23,7 @@ class ScaledLR(schedules.LearningRateSchedule):
     >>> import keras
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.keras import ScaledLR
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=schedule.baseline_iterations)
     >>> optimizer = keras.optimizers.SGD(ScaledLR(cosine, schedule), momentum=0.9)
     >>> schedule[0].lr_scale, round(float(optimizer.learning_rate), 6)

@@ -138,7 +138,7 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4))
     >>> SubBatchNorm3d.convert(net)[1]
     SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
-    >>> schedule = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10)
+    >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
     >>> with sub_batches(net, schedule[0]):
     ...     net[1].splits, net(torch.zeros(64, 3, 8, 11, 11)).shape
     (8, torch.Size([64, 4, 6, 9, 9]))
@@ -183,7 +183,7 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import SubBatchNorm3d, sub_batches
-    >>> schedule = Schedule.from_epochs(Shape(8, 8, 32, 32), samples=1000, epochs=10)
+    >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
     >>> net = SubBatchNorm3d.convert(torch.nn.BatchNorm3d(4))
     >>> with sub_batches(net, schedule[0], base=16) as splits:
     ...     splits

@@ -43,7 +43,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
     >>> dataset
     VideoDataset(videos=2, mean=0.45, std=0.225, dtype=torch.float32, stride=2)
-    >>> schedule = Schedule.from_epochs(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
+    >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> loader = DataLoader(dataset, batch_sampler=BatchSampler(schedule))
     >>> for step, (clips, labels) in zip(schedule, loader):
     ...     assert clips.shape == (step.shape.b, 3, step.shape.t, step.shape.h, step.shape.w)

@@ -68,7 +68,7 @@ def evaluate(
     ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
     ...     file.mux(stream.encode())
     >>> dataset = VideoDataset([path, path], labels=[0, 1], stride=2)
-    >>> schedule = Schedule.from_epochs(Shape(4, 8, 32, 32), samples=len(dataset), epochs=12)
+    >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 5))
     >>> found = evaluate(net, dataset.evaluation(schedule, clips=2, crops=3), progress=False)
     >>> found.scores.shape, found.labels

@@ -42,7 +42,7 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
         raise ValueError(
             f"model ({type(model).__name__}){failed}: {error}; fit position embeddings with PositionEmbeddings, keep "
             "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
-            "milder factors (long_cycle=, short_cycle=)"
+            "milder factors (plan=Cycles(long=, short=))"
         ) from error
 
 

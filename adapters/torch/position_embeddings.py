@@ -37,7 +37,7 @@ class PositionEmbeddings:
     ...     def forward(self, clips):
     ...         return self.patches(clips).flatten(2).transpose(1, 2) + self.pos_embed
     >>> model = Patches()
-    >>> schedule = Schedule.from_epochs(Shape(8, 16, 224, 224), samples=1000, epochs=10, multiple_of=16)
+    >>> schedule = Schedule(Shape(8, 16, 224, 224), samples=1000, epochs=10, multiple_of=16)
     >>> embeddings = PositionEmbeddings(model, schedule.shape, patch=(2, 16, 16))
     >>> embeddings
     PositionEmbeddings(pos_embed: t 8 x h 14 x w 14)

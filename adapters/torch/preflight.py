@@ -16,7 +16,7 @@ from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, ten
 from pymultigrid.torch.resample import torch_dtype
 
 import torch
-from pymultigrid import Schedule, Shape, Step
+from pymultigrid import Cycles, Schedule, Shape, Step
 from pymultigrid.report import Report, ShapeCost, uses
 from pymultigrid.sample import mini_batch
 from torch import Tensor, nn
@@ -44,16 +44,15 @@ def preflight(
     NumPy and Python. A compiled model has been compiled for each shape then, and cuDNN has seen them.
 
     >>> import torch
-    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid import Cycles, Schedule, Shape
     >>> from pymultigrid.torch import preflight
     >>> model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, padding=1), torch.nn.BatchNorm3d(4))
-    >>> schedule = Schedule.from_epochs(Shape(2, 4, 16, 16), samples=100, epochs=10, short_cycle=None)
+    >>> schedule = Schedule(Shape(2, 4, 16, 16), samples=100, epochs=10, plan=Cycles(short=None))
     >>> report = preflight(model, schedule, repeats=1, progress=False)
     >>> row = report[schedule.shape]
     >>> row.fits, row.feature_map, 0 < row.seconds < 10
     (2, (4, 16, 16), True)
-    >>> schedule = Schedule.from_epochs(Shape(2, 4, 16, 16), samples=100, epochs=10, short_cycle=None,
-    ...                                 costs=report.costs)
+    >>> schedule = Schedule(Shape(2, 4, 16, 16), samples=100, epochs=10, plan=Cycles(short=None), costs=report.costs)
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def preflight(
     that ranks share are left out, so that no process waits for one that is out of memory.
     """
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+        raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
     if repeats < 1:
         raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
     if isinstance(dataset, IterableDataset):
@@ -183,7 +182,7 @@ def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
 
 
 def _alone(shape: Shape) -> Step:
-    return Schedule(shape, iterations=1, long_cycle=None, short_cycle=None)[0]
+    return Schedule(shape, iterations=1, plan=Cycles(long=None, short=None))[0]
 
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:

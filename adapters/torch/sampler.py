@@ -25,7 +25,7 @@ class BatchSampler(Sampler[Any]):
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import BatchSampler
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10)
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
     >>> batches = BatchSampler(schedule, seed=0)
     >>> len(batches) == len(schedule)
     True
@@ -37,7 +37,7 @@ class BatchSampler(Sampler[Any]):
     Gradients are accumulated over micro-batches as if each were a process of its own: the schedule is made for
     ``processes=world * accumulate``, ``shape.b`` stays what fits into memory, and a step takes `accumulate` batches:
 
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> batches = iter(BatchSampler(schedule, accumulate=2))
     >>> for step in schedule:
     ...     for _ in range(2):
@@ -123,7 +123,7 @@ class Shares:
 
     def __init__(self, schedule: Schedule, rank: int | None, accumulate: int, seed: int) -> None:
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; see Schedule.from_epochs")
+            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
         self.schedule = schedule
         self.accumulate = arguments.count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)

@@ -21,7 +21,7 @@ class ScaledLR(LRScheduler):
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import ScaledLR
-    >>> schedule = Schedule.from_epochs(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
+    >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)
     >>> cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
     >>> lr = ScaledLR(cosine, schedule)

@@ -23,7 +23,7 @@ class StreamDataset(IterableDataset[Any]):
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import StreamDataset, resample
-    >>> schedule = Schedule.from_epochs(Shape(2, 8, 32, 32), samples=5, epochs=8)
+    >>> schedule = Schedule(Shape(2, 8, 32, 32), samples=5, epochs=8)
     >>> source = [{"video": torch.zeros(20, 48, 64, 3, dtype=torch.uint8), "label": i} for i in range(5)]
     >>> def read(item, sample):
     ...     video = item["video"]

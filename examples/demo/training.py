@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from videos import DIGITS, MOTIONS, Split
 
-from pymultigrid import LONG_CYCLE, SHORT_CYCLE, Schedule, Shape, Step
+from pymultigrid import Cycles, Schedule, Shape, Step
 
 FULL = Shape(8, 8, 40, 40)
-CYCLES = {
-    "baseline": (None, None),
-    "short": (None, SHORT_CYCLE),
-    "long": (LONG_CYCLE, None),
-    "long+short": (LONG_CYCLE, SHORT_CYCLE),
+PLANS = {
+    "baseline": Cycles(long=None, short=None),
+    "short": Cycles(long=None),
+    "long": Cycles(short=None),
+    "long+short": Cycles(),
 }
 # The best of three rates each, tried on other renderings: 0.05, 0.1, 0.2 for the baseline, 0.025, 0.05, 0.1 for
 # long+short. Long takes the latter's, whose scaled rates it shares; short takes the baseline's: nothing scales it.
@@ -69,10 +69,7 @@ class Outcome:
 
 def plan(kind: str, samples: int, epochs: float) -> Schedule:
     """Return the schedule for a baseline of so many epochs; with a cycle it takes 1.5 times as many, as the paper."""
-    long_cycle, short_cycle = CYCLES[kind]
-    return Schedule.from_epochs(
-        FULL, samples=samples, epochs=epochs, long_cycle=long_cycle, short_cycle=short_cycle, multiple_of=4
-    )
+    return Schedule(FULL, samples=samples, epochs=epochs, plan=PLANS[kind], multiple_of=4)
 
 
 def read(split: Split) -> VideoDataset:

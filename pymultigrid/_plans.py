@@ -1,0 +1,287 @@
+"""How the mini-batch shape varies over training: the policies that `Schedule` takes as `plan`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar, final
+
+from pymultigrid import _core, arguments
+from pymultigrid._core import Factor, Phase, Plan, Rules, Shape
+
+LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
+"""The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
+SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
+"""The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
+
+_T = TypeVar("_T")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cycles:
+    """The paper's plan: long cycles of stages, within each stage a short cycle of steps, and fine-tuning at the end.
+
+    >>> from pymultigrid import Cycles, Schedule, Shape
+    >>> plan = Cycles(long=[(0.5, 0.5), (1, 1)], short=None, cycles=1)
+    >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10, plan=plan)
+    >>> [str(stage.base) for stage in schedule.stages]
+    ['64x8x32x32', '8x16x64x64', '8x16x64x64']
+
+    Parameters
+    ----------
+    long
+        (temporal, spatial) or (t, h, w) factors of the baseline, each in (0, 1], a stage each. None: no long cycle.
+    short
+        Spatial factors of the baseline, each in (0, 1], below the stage's own base, which always comes last. None: no
+        short cycle.
+    cycles
+        How many equal long cycles there are over the first 82 % of the baseline's length. None: one before each of the
+        schedule's `lr_drops`, which leave no choice, or 3 where there are none (cosine, one-cycle, ...).
+    epoch_factor
+        Epochs of the schedule / epochs of the baseline. None: 1.5 with any cycle (as the paper), 1.0 with none.
+
+    Raises
+    ------
+    ValueError
+        A factor or a count is out of its range, or `cycles` is given without a long cycle.
+    TypeError
+        An argument is of the wrong kind.
+
+    Notes
+    -----
+    Source: Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, section 3.
+    """
+
+    long: Sequence[Sequence[float]] | None = LONG_CYCLE
+    short: Sequence[float] | None = SHORT_CYCLE
+    cycles: int | None = None
+    epoch_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.long is not None:
+            factors = _items("long", self.long, "pass None to turn it off")
+            object.__setattr__(self, "long", tuple(_factor("long", each) for each in factors))
+        object.__setattr__(self, "short", _short(self.short))
+        if self.cycles is not None:
+            if self.long is None:
+                raise ValueError(f"cycles ({self.cycles}) counts long cycles, and long is None; leave one of them out")
+            object.__setattr__(self, "cycles", arguments.count("cycles", self.cycles))
+        if self.epoch_factor is not None:
+            factor = arguments.number("epoch_factor", self.epoch_factor)
+            object.__setattr__(self, "epoch_factor", factor)
+            if not 0 < factor < math.inf:
+                raise ValueError(f"epoch_factor ({factor:g}) must be above 0 and finite; the paper's is 1.5")
+
+    def _plan(self, rules: Rules) -> Plan:
+        """Return the stages and the baseline's clock."""
+        if self.cycles is not None and rules.lr_drops:
+            raise ValueError(
+                f"cycles ({self.cycles}) and lr_drops {rules.lr_drops} both choose the number of long cycles, of which "
+                "one runs before each drop; leave one of them out"
+            )
+        factor = 1.0 if self.long is None and self.short is None else 1.5
+        return _core.plan_cycles(
+            rules,
+            long=[Factor(t=f[0], h=f[1], w=f[-1]) for f in self.long or ()],
+            short=self.short or (),
+            cycles=self.cycles or 3,
+            epoch_factor=factor if self.epoch_factor is None else self.epoch_factor,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Phases:
+    """A list of your own: the sizes to train at and for how many epochs each.
+
+    The baseline is the schedule's `shape`, trained for the sum of the epochs; `lr_drops` count in the same epochs.
+
+    A long phase at low resolution, then a short cool-down at full resolution with longer clips, as V-JEPA 2 does:
+
+    >>> from pymultigrid import Phases, Schedule, Shape
+    >>> plan = Phases([(90, (16, 256, 256)), (10, (64, 384, 384))])
+    >>> schedule = Schedule(Shape(8, 64, 384, 384), samples=100_000, plan=plan, multiple_of=16)
+    >>> [str(stage.base) for stage in schedule.stages]
+    ['72x16x256x256', '8x64x384x384']
+
+    Parameters
+    ----------
+    phases
+        (epochs, (t, h, w)), whose batch is then as large as the schedule's rules allow, or (epochs, shape).
+    short
+        A short cycle within each phase, as in `Cycles`.
+
+    Raises
+    ------
+    ValueError
+        There is no phase, or one has a length, size or factor out of its range.
+    TypeError
+        An argument is of the wrong kind.
+    """
+
+    phases: Sequence[tuple[float, Shape | Sequence[float]]]
+    short: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        items = _items("phases", self.phases, "pass at least one (epochs, shape)")
+        object.__setattr__(self, "phases", tuple(_phase(item) for item in items))
+        object.__setattr__(self, "short", _short(self.short))
+        self._rows()
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs the phases last together: the length of the baseline's training."""
+        return sum(epochs for epochs, _ in self.phases)
+
+    def _rows(self) -> list[Phase]:
+        """Return the phases as the core takes and checks them; a batch of 0 stands for the rule."""
+        rows = ((epochs, size if isinstance(size, Shape) else (0, *size)) for epochs, size in self.phases)
+        return [Phase(epochs=epochs, b=b, t=t, h=h, w=w) for epochs, (b, t, h, w) in rows]
+
+    def _plan(self, rules: Rules) -> Plan:
+        """Return the stages and the baseline's clock."""
+        return _core.plan_phases(rules, phases=self._rows(), short=self.short or ())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Progressive:
+    """Progressive resizing: sizes rise linearly from `start` to the full shape.
+
+    Four stages are EfficientNetV2's; as many stages as epochs make fastai's and FFCV's ramp.
+
+    >>> from pymultigrid import Progressive, Schedule, Shape
+    >>> schedule = Schedule(Shape(8, 16, 224, 224), samples=1000, epochs=16, plan=Progressive(), multiple_of=16)
+    >>> [str(stage.base) for stage in schedule.stages]
+    ['32x16x112x112', '19x16x144x144', '11x16x192x192', '8x16x224x224']
+
+    Parameters
+    ----------
+    start
+        (temporal, spatial) or (t, h, w) factor of the baseline, in (0, 1], that the first stage has.
+    stages
+        How many stages there are, of equal length but for the last, which is at the full shape.
+    full_from
+        The share of the training, in (0, 1), after which the last stage begins. None: it is as long as the others.
+
+    Raises
+    ------
+    ValueError
+        A factor, count or share is out of its range.
+    TypeError
+        An argument is of the wrong kind.
+    """
+
+    start: Sequence[float] = (1.0, 0.5)
+    stages: int = 4
+    full_from: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", _factor("start", self.start))
+        stages = arguments.count("stages", self.stages)
+        object.__setattr__(self, "stages", stages)
+        if stages < 2:
+            raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
+        if self.full_from is not None:
+            share = arguments.number("full_from", self.full_from)
+            object.__setattr__(self, "full_from", share)
+            if not 0 < share < 1:
+                raise ValueError(f"full_from ({share:g}) must lie in (0, 1): the share before the full shape")
+
+    def _plan(self, rules: Rules) -> Plan:
+        """Return the stages and the baseline's clock."""
+        n, (_, *full), first = self.stages, rules.baseline, self.start
+        share = (n - 1) / n if self.full_from is None else self.full_from
+        ends = [share * rules.epochs * i / (n - 1) for i in range(n)] + [rules.epochs]
+        factors = (first[0], first[1], first[-1])
+        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(factors, full, strict=True))
+        phases = [
+            Phase(epochs=stop - start, b=0, t=t, h=h, w=w)
+            for (start, stop), t, h, w in zip(pairwise(ends), *ramps, strict=True)
+        ]
+        return _core.plan_phases(rules, phases=phases, short=())
+
+
+def baseline_length(
+    plan: Cycles | Phases | Progressive,
+    batch: int,
+    samples: int | None,
+    epochs: float | None,
+    iterations: int | None,
+    lr_drops: tuple[float, ...],
+) -> tuple[float, tuple[float, ...]]:
+    """Return the baseline's length and drops in epochs."""
+    given = [
+        f"{name}={value!r}" for name, value in (("epochs", epochs), ("iterations", iterations)) if value is not None
+    ]
+    if isinstance(plan, Phases):
+        if given:
+            raise ValueError(f"{given[0]} and Phases, of {plan.epochs:g} epochs, both choose the length; leave one out")
+        epochs = plan.epochs
+    elif len(given) != 1:
+        raise ValueError(
+            f"one of epochs= (with samples=) and iterations= is the baseline's length; you passed "
+            f"{' and '.join(given) or 'neither'}"
+        )
+    if iterations is None:
+        if samples is None:
+            raise ValueError("samples is missing: pass the number of videos in an epoch, or plan in iterations=")
+        return arguments.number("epochs", epochs), lr_drops
+    length = arguments.count("iterations", iterations)
+    if list(lr_drops) != sorted(set(lr_drops)) or not all(0 < drop < length for drop in lr_drops):
+        raise ValueError(
+            f"lr_drops {lr_drops} must increase, above 0 and below iterations ({length}): they count the baseline's "
+            "iterations; with epochs= they count epochs"
+        )
+    videos = batch if samples is None else samples
+    return length * batch / videos, tuple(drop * batch / videos for drop in lr_drops)
+
+
+def _items(name: str, values: Iterable[_T], empty: str) -> tuple[_T, ...]:
+    """Return `values`, any sequence but a text, with something in it."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} ({values!r}) must be a sequence")
+    items = tuple(values)
+    if not items:
+        raise ValueError(f"{name} is empty; {empty}")
+    return items
+
+
+def _factor(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Return a (temporal, spatial) or (t, h, w) factor."""
+    axes = arguments.numbers(name, values)
+    if len(axes) not in (2, 3):
+        raise ValueError(f"{name} has {axes}; a factor is (temporal, spatial) or (t, h, w)")
+    for axis in axes:
+        _core.check_fraction(name, axis)
+    return axes
+
+
+def _short(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return the factors of a short cycle."""
+    if values is None:
+        return None
+    factors = arguments.numbers("short", values)
+    if not factors:
+        raise ValueError("short is empty; pass None to turn it off")
+    for factor in factors:
+        _core.check_fraction("short", factor)
+    return factors
+
+
+def _phase(item: tuple[float, Shape | Sequence[float]]) -> tuple[float, Shape | tuple[float, ...]]:
+    """Return a phase's epochs and sizes."""
+    try:
+        epochs, size = item
+    except (TypeError, ValueError):
+        raise TypeError(f"a phase ({item!r}) must be (epochs, shape) or (epochs, (t, h, w))") from None
+    epochs = arguments.number("a phase's epochs", epochs)
+    if isinstance(size, Shape):
+        return epochs, size
+    axes = arguments.numbers("a phase's sizes", size)
+    if len(axes) != 3:
+        raise ValueError(f"a phase has {axes}; pass a Shape, or (t, h, w) for a batch by the rule")
+    return epochs, axes
