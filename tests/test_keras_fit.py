@@ -5,17 +5,13 @@ import numpy as np
 import pytest
 import toy
 from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization, batches
-from toy import BACKEND, SCHEDULE, Record, compiled, fit, level_model, network, number
+from toy import BACKEND, SCHEDULE, Record, close, compiled, fit, level_model, network, number
 
 from pymultigrid import Schedule, Shape
 from pymultigrid.clock import Clock
 
 SHAPES = [tuple(step.shape) for step in SCHEDULE]
 SCALES = [step.lr_scale for step in SCHEDULE]
-
-
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
@@ -106,31 +102,28 @@ def test_mixed_precision():
 # -- the user's optimizer ----------------------------------------------------------------------------------------------
 
 
-class Stop(keras.callbacks.Callback):
-    """Raise in the middle of a step, as an interrupt or a lack of memory does."""
+class Interrupted(keras.layers.Layer):
+    """Press Ctrl-C the second time that it is trained, or traced."""
 
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
+    calls = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == self.after:
-            train = self.model.train_function
-
-            def stop(*args):
-                raise KeyboardInterrupt
-
-            callback = next(c for c in train.__closure__ if callable(c.cell_contents))
-            callback.cell_contents = stop
+    def call(self, x, training=None):
+        self.calls += bool(training)
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return x
 
 
 @pytest.mark.parametrize("policy", [False, True])
 def test_a_training_that_is_interrupted_leaves_the_optimizer_as_it_was(policy):
     lr = keras.optimizers.schedules.CosineDecay(0.1, 35) if policy else 0.1
-    model = SubBatchNormalization.convert(compiled(network(), lr))
+    model = network()
+    model = keras.Sequential([model.inputs[0], Interrupted(), *model.layers])
+    model = SubBatchNormalization.convert(compiled(model, lr))
     before = model.optimizer._learning_rate
     with pytest.raises(KeyboardInterrupt):
-        fit(model, MultigridCallback(SCHEDULE), Stop(after=1), epochs=1)
+        fit(model, MultigridCallback(SCHEDULE), epochs=1)
+    assert model.layers[0].calls == 2
     assert model.optimizer._learning_rate is before
     if not policy:
         assert number(model.optimizer.learning_rate) == np.float32(0.1)
@@ -142,7 +135,9 @@ def test_a_plain_training_afterwards_is_plain():
     fit(model, MultigridCallback(SCHEDULE))
     clips = np.zeros((16, 4, 16, 16, 3), "float32")
     level = number(model.layers[-1].level)
-    model.fit(clips, np.zeros(16), batch_size=8, callbacks=[record], verbose=0)
+    told = re.escape("reads the optimizer's learning-rate schedule at optimizer.iterations (12), the multigrid steps")
+    with pytest.warns(UserWarning, match=told):
+        model.fit(clips, np.zeros(16), batch_size=8, callbacks=[record], verbose=0)
     close(record.lrs, [0.1 - level, 0.1])
 
 
@@ -162,7 +157,11 @@ def test_traces_are_as_many_as_shapes_and_no_more():
         assert model.layers[-1].traces == most
     # Sub-batches are constants of a trace: once for each number of them.
     model = keras.Sequential(
-        [keras.Input((None, None, None, 3)), SubBatchNormalization(center=False, scale=False), toy.Level()]
+        [
+            keras.Input((None, None, None, 3)),
+            SubBatchNormalization(momentum=0.5, center=False, scale=False),
+            toy.Level(),
+        ]
     )
     model.compile(keras.optimizers.SGD(0.1), toy.level)
     fit(model, MultigridCallback(SCHEDULE))

@@ -18,8 +18,8 @@ from pymultigrid.resample import default_threads
 from pymultigrid.sample import Batch, Sample, mini_batch
 
 Read = Callable[[Sequence[Sample]], Any]
-# Without a callback: what JAX reads ahead while Keras builds the model, before it calls any callback.
-_UNSEEN = 2
+# Mini-batches that Keras may read to build the model, before it calls any callback: JAX reads one ahead.
+_BEFORE = 2 if keras.backend.backend() == "jax" else 1
 
 
 def batches(
@@ -112,7 +112,7 @@ def _stream(multigrid: MultigridCallback, ahead: Callable[[Schedule], ReadAhead]
         for number, (step, batch) in enumerate(ahead(multigrid.schedule if training is None else training.rest)):
             if training is not None:
                 training.read = step.index
-            elif number == _UNSEEN:
+            elif number == _BEFORE:
                 raise ValueError(
                     "the data were made of a MultigridCallback that no fit runs with; pass fit callbacks=[multigrid], "
                     "this very one, and for a loop of your own make the data of the schedule"
@@ -125,13 +125,11 @@ def _stream(multigrid: MultigridCallback, ahead: Callable[[Schedule], ReadAhead]
 
 
 def _unlike(schedule: Schedule) -> list[Step]:
-    """Return a few steps such that each axis that changes in the schedule changes among them."""
-    steps = [schedule[0]]
-    for axis in range(1, 4):
-        of_axis = {tuple(step.shape)[axis] for step in steps}
-        if len(of_axis) == 1:
-            steps += islice((step for step in schedule if tuple(step.shape)[axis] not in of_axis), 1)
-    return steps
+    """Return a step of each T x H x W in the schedule."""
+    steps: dict[tuple[int, ...], Step] = {}
+    for step in schedule:
+        steps.setdefault(tuple(step.shape)[1:], step)
+    return list(steps.values())
 
 
 def _open(arrays: Sequence[Any]) -> tuple[tuple[int | None, ...], Any]:
@@ -264,9 +262,7 @@ class FitBatches(keras.utils.PyDataset):
         # JAX asks for a mini-batch more than it trains.
         self._over += 1
         if self._last is None or self._over > 2:
-            raise RuntimeError(
-                "the schedule is over and fit asks for more mini-batches; pass callbacks=[MultigridCallback(schedule)]"
-            )
+            raise RuntimeError("the schedule is over and fit asks for more mini-batches")
         return self._last
 
     def __iter__(self) -> Iterator[Any]:

@@ -57,7 +57,7 @@ def _check_kinds(norms: list[Any]) -> None:
 def _check_momentum(norms: list[Any], schedule: Schedule) -> None:
     """Tell of moving statistics that the schedule's few steps do not move far enough."""
     steps, baseline = len(schedule), schedule.baseline_iterations
-    slow = [x for x in norms if x.momentum**steps > LEFT]
+    slow = [x for x in norms if x.momentum**steps > LEFT] if steps < baseline else []
     if slow:
         momentum = max(x.momentum for x in slow)
         warnings.warn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from pymultigrid.keras.batch_norm import SubBatchNormalization
@@ -29,8 +29,8 @@ class TrainFunction:
     model's own train function.
     """
 
-    index: int
-    """The step that is trained next, once `fit` has come to its first epoch."""
+    index = -1
+    """The step that is trained next; -1 before the first epoch."""
     last: Step | None = None
     """The step that was trained last."""
     read = -1
@@ -86,23 +86,27 @@ class TrainFunction:
         if not announced or not self.running:
             return self._plain(*args)
         on_jax = keras.backend.backend() == "jax"
-        step = self.rest[0]
-        self._check_counter(step, self.iterations(args[0] if on_jax else None))
-        with self._in_place(step) as function:
-            done = self._told(function, *args)
-        logs, state = done if on_jax else (done, None)
-        self._check_data(step)
-        if isinstance(logs, dict) and _SHAPES in logs:
-            logs = dict(logs)
-            self._check_shapes(step, np.asarray(ops.convert_to_numpy(logs.pop(_SHAPES))))
-        state = self._counted(step, state)
+        step, state = self.rest[0], args[0] if on_jax else None
+        try:
+            self._check_counter(step, self.iterations(state))
+            with self._in_place(step, state) as function:
+                done = self._told(function, *args)
+            logs, state = done if on_jax else (done, None)
+            self._check_data(step)
+            if isinstance(logs, dict) and _SHAPES in logs:
+                logs = dict(logs)
+                self._check_shapes(step, np.asarray(ops.convert_to_numpy(logs.pop(_SHAPES))))
+            state = self._counted(step, state)
+        except BaseException:
+            _attach(self.model, state)
+            raise
         self.index, self.last = step.index + 1, step
         return (logs, state) if on_jax else logs
 
     # -- in place ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _in_place(self, step: Step) -> Iterator[Function]:
+    def _in_place(self, step: Step, state: Any) -> Iterator[Function]:
         """Scale the learning rate and split batch norm for a step; yield the function that is traced with both."""
         # Past the optimizer's own __setattr__, which would track what is here for a moment.
         attributes = vars(self.optimizer)
@@ -114,14 +118,24 @@ class TrainFunction:
             attributes["_learning_rate"] = self._scaled
             for layer in self.norms:
                 layer.splits = splits
-            first = splits not in self._functions
-            if first:
-                self._functions[splits] = _new_train_function(self.model)
-            yield self._watched(self._functions[splits]) if first else self._functions[splits]
+            with _noting_shapes(self.model):
+                first = splits not in self._functions
+                if first:
+                    self._functions[splits] = self._made(state)
+                yield self._watched(self._functions[splits]) if first else self._functions[splits]
         finally:
             attributes["_learning_rate"] = self._own
             for layer in self.norms:
                 layer.splits = 1
+
+    def _made(self, state: Any) -> Function:
+        """Have Keras make a train function; on several devices it looks at the model's values for that."""
+        _attach(self.model, state)
+        self.model.make_train_function(force=True)
+        if state is not None:
+            self.model._jax_state_synced = False  # the values are `fit`'s again
+        function: Function = self.model.train_function
+        return function
 
     def _scale(self, own: Any) -> None:
         """Make the scaled learning rate of the optimizer's `own`."""
@@ -232,20 +246,30 @@ class TrainFunction:
         return next(place for place, variable in places if variable is self.optimizer._iterations)
 
 
-def _new_train_function(model: Any) -> Function:
-    """Return a train function that shares no trace with those before it, and notes the shapes that it sees."""
+def _attach(model: Any, state: Any) -> None:
+    """Give the model its values back, which on JAX pass from step to step outside of it, and would be lost."""
+    if state is None or any(value.is_deleted() for value in keras.tree.flatten(state)):
+        return
+    names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+    model._jax_state = dict(zip(names, state, strict=True))
+    model._jax_state_synced = False
+    model.jax_state_sync()
+
+
+@contextmanager
+def _noting_shapes(model: Any) -> Iterator[None]:
+    """Have the model's train step note what it sees; the user's own may be the class's or the object's."""
     attributes = vars(model)
     own, train_step = attributes.get("train_step"), model.train_step
     # A new function each time: JAX looks traces up by it, and model.train_step would bring back those of other splits.
     attributes["train_step"] = lambda *args: _noted(train_step(*args), args[-1])
     try:
-        model.make_train_function(force=True)
+        yield
     finally:
         if own is None:
             del attributes["train_step"]
         else:
             attributes["train_step"] = own
-    return cast(Function, model.train_function)
 
 
 def _noted(done: Any, data: Any) -> Any:

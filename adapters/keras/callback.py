@@ -79,26 +79,26 @@ class MultigridCallback(keras.callbacks.Callback):
     @property
     def training(self) -> TrainFunction | None:
         """The training that goes on, for the data that were made of this callback; None outside of `fit`."""
-        return self._training if self._training is not None and self._training.running else None
+        training = self._training
+        return training if training is not None and training.running and training.index >= 0 else None
 
     # -- what Keras calls ----------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Refuse what cannot be trained; other callbacks may still restore the model."""
-        if self.training is not None and self._of is self.params:
+        if self._training is not None and self._training.running and self._of is self.params:
+            self._training = None
             raise ValueError("callbacks has the same MultigridCallback twice; list it once")
         self._training, self._of = None, self.params  # a dictionary of this fit's own
-        self._begun = False
         check_model(self.model, self.schedule, base=self.base)
         self._training = TrainFunction(self.model, self.schedule, base=self.base)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find where training is, once every callback has restored what it restores."""
         assert self._training is not None
-        if not self._begun:
+        if self._training.index < 0:
             self._training.index = self._trained(self._training.iterations())
             self._check_length(len(self._training.rest), epoch)
-            self._begun = True
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Put this step's train function where `fit` looks for it."""
