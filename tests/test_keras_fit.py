@@ -193,9 +193,10 @@ def test_logs(tmp_path, capsys):
     for axis in "bthw":
         assert history.history[axis] == [getattr(step.shape, axis) for step in ends]
     assert history.history["lr_scale"] == [step.lr_scale for step in ends]
+    close(history.history["lr"], [0.1 * step.lr_scale for step in ends])
     b, t, h, w = SHAPES[0]
     assert f"b: {b}.0000 - t: {t}.0000 - h: {h}.0000 - w: {w}.0000 - lr_scale: 8.0000" in capsys.readouterr().out
-    assert (tmp_path / "log.csv").read_text().startswith("epoch,b,h,loss,lr_scale,t,w")
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,b,h,loss,lr,lr_scale,t,w")
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def batches(
 
 def _stream(multigrid: MultigridCallback, ahead: Callable[[Schedule], ReadAhead]) -> Iterator[Any]:
     """Yield the mini-batches that `fit` trains next, and let its callback know of each."""
-    training = multigrid.training
+    training = multigrid._running
     try:
         for number, (step, batch) in enumerate(ahead(multigrid.schedule if training is None else training.rest)):
             if training is not None:

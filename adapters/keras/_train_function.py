@@ -76,6 +76,11 @@ class TrainFunction:
         self._announced, self._ended = False, True
         self._functions.clear()
 
+    def last_rate(self) -> float:
+        """Return the learning rate of the step that was trained last."""
+        assert self.last is not None
+        return float(ops.copy(self._scaled(self.last.index)))
+
     def iterations(self, state: Any = None) -> int:
         """Return what the optimizer has counted; on JAX, in the middle of an epoch, its `state` has it."""
         return int(float(ops.copy(self.optimizer.iterations if state is None else state[2][self._counter()])))

@@ -88,7 +88,7 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
         for layer in model._flatten_layers():
             if type(layer) is cls:
                 for name in ("splits", "traced"):
-                    vars(layer).pop(name, None)
+                    layer.__dict__.pop(name, None)
                 object.__setattr__(layer, "__class__", keras.layers.BatchNormalization)
         return model
 

@@ -32,16 +32,18 @@ class MultigridCallback(keras.callbacks.Callback):
     >>> int(model.optimizer.iterations) == len(schedule), history.history["lr_scale"][-1]
     (True, 1.0)
 
-    List it first. While `fit` runs, the optimizer's learning rate is
+    While a step is trained, the optimizer's learning rate is scaled for it: a number, or a Keras learning-rate schedule
+    read on the baseline's clock (`ScaledLR`); and every `SubBatchNormalization` of the model is split as the step asks,
+    in ``max(1, step.base.b // base)`` sub-batches. Between steps both are as you left them: what other callbacks read,
+    set, reduce or save is your own, wherever in the list they are, and nothing is left behind when `fit` ends, raises
+    or is interrupted. After the schedule's last step `fit` ends.
 
-    - a Keras learning-rate schedule, read on the baseline's clock and scaled (`ScaledLR`), or
-    - a number, scaled for the time of each step. Between steps it is unscaled, so that what other callbacks read,
-      reduce (ReduceLROnPlateau) or save is your number.
+    The logs get ``b``, ``t``, ``h``, ``w`` and ``lr_scale`` of the last step, and at the end of an epoch its learning
+    rate ``lr``: progress bar, History, CSVLogger and TensorBoard show them, as far as they are listed after this
+    callback.
 
-    Every `SubBatchNormalization` of the model is split as the step asks: ``max(1, step.base.b // base)`` sub-batches.
-    The logs get ``b``, ``t``, ``h``, ``w`` and ``lr_scale`` of the last step: progress bar, History, CSVLogger and
-    TensorBoard show them. After the schedule's last step `fit` ends, and the optimizer is as it was before; so it is
-    when a step raises or is interrupted.
+    Each step is compared with what was trained: mini-batches that are not the step's, that were not made of this
+    callback, or more than one update of the optimizer are refused.
 
     An epoch of `fit` is a fixed number of steps, since Keras knows no other; any ``epochs`` with
     ``steps_per_epoch=math.ceil(len(schedule) / epochs)`` trains the whole schedule.
@@ -56,8 +58,16 @@ class MultigridCallback(keras.callbacks.Callback):
     Raises
     ------
     ValueError
-        When `fit` begins: ``steps_per_execution`` is not 1, `fit` would end before the schedule,
-        ``optimizer.iterations`` is no step of the schedule, or the learning rate is scaled for another schedule.
+        When `fit` begins: ``steps_per_execution`` is not 1, the optimizer accumulates gradients, a batch norm was not
+        converted, `fit` would end before the schedule, ``optimizer.iterations`` is no step of the schedule, or the
+        learning rate is scaled for another schedule. In a step: it is not the schedule's.
+
+    Warns
+    -----
+    UserWarning
+        When `fit` begins: a batch norm's kind has no sub-batches, or its momentum is for more steps than there are.
+        After it: the optimizer, with the learning-rate schedule that it was trained with here, is trained without
+        multigrid.
 
     Notes
     -----
@@ -75,9 +85,10 @@ class MultigridCallback(keras.callbacks.Callback):
         self.schedule = schedule
         self.base = base
         self._training: TrainFunction | None = None
+        self._of: Any = None
 
     @property
-    def training(self) -> TrainFunction | None:
+    def _running(self) -> TrainFunction | None:
         """The training that goes on, for the data that were made of this callback; None outside of `fit`."""
         training = self._training
         return training if training is not None and training.running and training.index >= 0 else None
@@ -117,7 +128,8 @@ class MultigridCallback(keras.callbacks.Callback):
         """Log the epoch's last step."""
         assert self._training is not None
         if logs is not None and self._training.last is not None:
-            logs.update(_logged(self._training.last))
+            _ = self.model  # attaches JAX's state
+            logs.update(_logged(self._training.last), lr=self._training.last_rate())
 
     def on_train_end(self, logs: Any = None) -> None:
         """Give up what was traced."""
