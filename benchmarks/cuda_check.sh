@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole check of the CUDA kernel on a machine with a GPU, in one call of less than eight minutes: build, tests,
+# The whole check of the CUDA kernel on a machine with a GPU, in one call of about two minutes: build, tests,
 # compute-sanitizer, benchmark; a table of what passed comes last.
 #
 #     PYTHON=python3 benchmarks/cuda_check.sh [folder for the logs]

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from pymultigrid import Axis, Grid, _core, resample
-from pymultigrid.resample import Temporal
+from pymultigrid._resample import Temporal
 
 MEAN, STD = np.array([0.45, 0.44, 0.40], "f4"), np.array([0.225, 0.22, 0.23], "f4")
 

@@ -40,7 +40,8 @@ def main() -> None:
     million, ten_million = kinetics(MILLION), kinetics(10 * MILLION)
     per_million = median_seconds(lambda: iterate(million)) * MILLION / len(million)
     access = median_seconds(lambda: [ten_million[i * 100] for i in range(10_000)]) / 10_000
-    grids = median_seconds(lambda: [million[0].grid((300, 256, 340), seed=0, sample=i) for i in range(10_000)]) / 10_000
+    step, extent = million[0], (300, 256, 340)
+    draws = median_seconds(lambda: [step.grid(extent, seed=0, sample=i, flip=0.5) for i in range(10_000)]) / 10_000
     order = median_seconds(lambda: [million.sample(i, seed=0) for i in range(10_000)]) / 10_000
     print(f"a million steps               {per_million:.2f} s")
     print(f"build {len(ten_million):,} iterations   {median_seconds(lambda: kinetics(10 * MILLION)) * 1e3:.3f} ms")
@@ -49,7 +50,7 @@ def main() -> None:
     ramp = median_seconds(lambda: Schedule(Shape(8, 16, 224, 224), samples=10_000, epochs=300, plan=plan))
     print(f"build a ramp of 300 stages    {ramp * 1e3:.3f} ms")
     print(f"schedule[i]                   {access * 1e6:.2f} us")
-    print(f"step.grid(...)                {grids * 1e6:.2f} us")
+    print(f"step.grid(...)                {draws * 1e6:.2f} us")
     print(f"schedule.sample(position)     {order * 1e6:.2f} us")
 
 

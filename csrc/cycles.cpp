@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
 
 #include "refuse.h"
 
 namespace multigrid {
 namespace {
 
-// No step costs more than this times the baseline's B x T x H x W.
-constexpr double kBudget = 1.05;
 // The full mini-batch may take all the memory there is; costs this close were measured alike.
 constexpr double kMeasuredBudget = 1.01;
 // Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
@@ -36,31 +33,6 @@ bool as_reference(const Rules& rules) {
   return rules.growth == 1 && rules.multiple_t == 1 && rules.multiple_hw == 1 && rules.multiple_b == 1 &&
          rules.costs.empty();
 }
-
-std::int64_t size(double wanted, std::int64_t full, std::int64_t multiple) {
-  return std::min(round_to(wanted, multiple), full);
-}
-
-// The sizes, rounded; the batch is still open.
-Shape sized(const Rules& rules, double t, double h, double w) {
-  const Shape& full = rules.baseline;
-  return {0, size(t, full.t, rules.multiple_t), size(h, full.h, rules.multiple_hw), size(w, full.w, rules.multiple_hw)};
-}
-
-// The cost of a clip, which every batch follows: what was measured at its sizes, or its sampling points.
-double clip_cost(const Rules& rules, double t, double h, double w) {
-  if (rules.costs.empty()) return t * h * w;
-  const Shape s = sized(rules, t, h, w);
-  const auto found = rules.costs.find({s.t, s.h, s.w});
-  if (found == rules.costs.end()) {
-    refuse("costs has no clip of ", s.t, "x", s.h, "x", s.w,
-           "; it must have every clip of the schedule: measure the schedule planned with the same arguments "
-           "without costs");
-  }
-  return found->second;
-}
-
-double clip_cost(const Rules& rules, const Shape& s) { return clip_cost(rules, double(s.t), double(s.h), double(s.w)); }
 
 // Sizes -> shapes under the rules.
 class Shaper {
@@ -155,7 +127,7 @@ class Shaper {
 Plan plan_baseline(const Rules& rules, const Shaper& shaper, double epoch_factor) {
   const Level only = shaper.level(Factor{1, 1, 1});
   std::vector<double> ends = rules.lr_drops;
-  ends.push_back(rules.epochs);
+  ends.push_back(rules.baseline_epochs);
   Plan plan;
   for (std::size_t k = 0; k < ends.size(); ++k) {
     plan.stages.push_back(shaper.stage(only, ends[k] * epoch_factor, 0));
@@ -169,7 +141,7 @@ std::vector<double> cycle_bounds(const Rules& rules, int cycles) {
   std::vector<double> bounds{0.0};
   bounds.insert(bounds.end(), rules.lr_drops.begin(), rules.lr_drops.end());
   for (int k = 1; rules.lr_drops.empty() && k <= cycles; ++k) {
-    bounds.push_back(rules.epochs * kFineTuningStart * k / cycles);
+    bounds.push_back(rules.baseline_epochs * kFineTuningStart * k / cycles);
   }
   return bounds;
 }
@@ -188,7 +160,7 @@ std::vector<double> raw_epochs(const Rules& rules, const std::vector<double>& bo
   }
   // Fine-tuning saves as many iterations as the cycles do.
   const double saving = bounds.back() / iterations;
-  raw.push_back((rules.epochs - bounds.back()) / saving * full.mean_batch_factor);
+  raw.push_back((rules.baseline_epochs - bounds.back()) / saving * full.mean_batch_factor);
   return raw;
 }
 
@@ -203,7 +175,7 @@ std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<doub
     const double end_epoch = k + 1 < cycles ? cycle_end : (cycle_end + total) / 2;
     clock.push_back({end_epoch, bounds[k + 1], rules.lr_drops.empty() ? 0 : int(k)});
   }
-  clock.push_back({total, rules.epochs, int(rules.lr_drops.size())});
+  clock.push_back({total, rules.baseline_epochs, int(rules.lr_drops.size())});
   return clock;
 }
 
@@ -217,7 +189,7 @@ Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vecto
 
   double sum_raw = 0;
   for (double r : raw) sum_raw += r;
-  const double total = rules.epochs * epoch_factor;
+  const double total = rules.baseline_epochs * epoch_factor;
   const double x = total / sum_raw;
   Plan plan;
   double end_epoch = 0;
@@ -229,60 +201,6 @@ Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vecto
   plan.stages.push_back(shaper.stage(full, total, int(levels.size()) - 1));
   plan.clock = cycle_clock(rules, bounds, plan.stages, levels.size());
   return plan;
-}
-
-// A factor that leaves less than half of the smallest size cannot be met, unless there is nothing to divide.
-void check_factor(const char* name, double factor, const char* what, std::int64_t size, std::int64_t multiple) {
-  check_fraction(name, factor);
-  if (size > multiple && double(size) * factor < 0.5 * double(multiple)) {
-    refuse(name, " has the factor ", factor, ", which leaves ", double(size) * factor, " of ", size, " ", what,
-           "; take ", double(multiple) / double(size), " or more");
-  }
-}
-
-void check_multiple(const char* name, std::int64_t multiple, const char* whose, const char* what, double size) {
-  const double below = std::floor(size / double(multiple)) * double(multiple);
-  if (below != size) {
-    refuse(whose, " ", what, " (", size, ") must be a multiple of ", name, " (", multiple, "); take ",
-           below > 0 ? std::to_string(std::int64_t(below)) + " or " : "", below + double(multiple));
-  }
-}
-
-void check_multiples(const Rules& rules, const char* whose, double b, double t, double h, double w) {
-  check_multiple("batch_multiple_of", rules.multiple_b, whose, "batch", b);
-  check_multiple("frames_multiple_of", rules.multiple_t, whose, "frames", t);
-  check_multiple("multiple_of", rules.multiple_hw, whose, "height", h);
-  check_multiple("multiple_of", rules.multiple_hw, whose, "width", w);
-}
-
-void check(const Rules& rules) {
-  if (!(rules.epochs > 0 && std::isfinite(rules.epochs))) {
-    refuse("epochs (", rules.epochs, ") must be above 0 and finite: the length of the baseline's training");
-  }
-  double previous = 0;
-  for (double drop : rules.lr_drops) {
-    if (!(drop > previous && drop < rules.epochs)) {
-      refuse("lr_drops has ", drop, " after ", previous,
-             "; the drops must increase, above 0 and below the baseline's length (", rules.epochs,
-             ") in the same unit");
-    }
-    previous = drop;
-  }
-  if (!(rules.growth >= 0 && rules.growth <= 1)) {
-    refuse("batch_growth (", rules.growth, ") must lie in [0, 1]; 1 grows the batch as the paper does, 0 keeps it");
-  }
-  const Shape& full = rules.baseline;
-  if (!(full.cells() < 0x1p53)) {
-    refuse("shape has ", full.cells(),
-           " sampling points, above 2^53: more than can be counted exactly; take a smaller one");
-  }
-  for (const auto& [size, cost] : rules.costs) {
-    const auto& [t, h, w] = size;
-    if (!(cost > 0 && std::isfinite(cost))) {
-      refuse("costs has ", cost, " for a clip of ", t, "x", h, "x", w, "; a cost must be above 0 and finite");
-    }
-  }
-  check_multiples(rules, "the baseline's", double(full.b), double(full.t), double(full.h), double(full.w));
 }
 
 void check_short(const Rules& rules, const std::vector<double>& short_cycle) {
@@ -314,18 +232,6 @@ void check(const Rules& rules, const Phase& phase) {
 
 }  // namespace
 
-std::int64_t round_to(double value, std::int64_t multiple) {
-  const auto times = std::int64_t(std::nearbyint(value / double(multiple)));
-  return std::max<std::int64_t>(1, times) * multiple;
-}
-
-void check_fraction(const std::string& name, double factor) {
-  if (!(factor > 0 && factor <= 1)) {
-    refuse(name, " has the factor ", factor,
-           ", which must lie in (0, 1]: a factor is a fraction of the baseline's size");
-  }
-}
-
 void check_phase(const Phase& phase) {
   if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
     refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
@@ -340,7 +246,7 @@ void check_phase(const Phase& phase) {
 
 Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
                  int cycles, double epoch_factor) {
-  check(rules);
+  check_rules(rules);
   check_short(rules, short_cycle);
   for (const Factor& f : long_cycle) {
     check_factor("long", f.t, "frames", rules.baseline.t, rules.multiple_t);
@@ -353,7 +259,7 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, cons
 }
 
 Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle) {
-  check(rules);
+  check_rules(rules);
   check_short(rules, short_cycle);
   const Shaper shaper(rules, short_cycle);
   Plan plan;
@@ -363,14 +269,30 @@ Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std
     end_epoch += phase.epochs;
     // A drop where a phase ends is at its end, whatever the sum's last bit says.
     for (double drop : rules.lr_drops) {
-      if (std::abs(drop - end_epoch) < 1e-9 * rules.epochs) end_epoch = drop;
+      if (std::abs(drop - end_epoch) < 1e-9 * rules.baseline_epochs) end_epoch = drop;
     }
     plan.stages.push_back(shaper.stage(shaper.level(phase), end_epoch, int(plan.stages.size())));
   }
-  plan.stages.back().end_epoch = rules.epochs;
+  plan.stages.back().end_epoch = rules.baseline_epochs;
   for (double drop : rules.lr_drops) plan.clock.push_back({drop, drop, int(plan.clock.size())});
-  plan.clock.push_back({rules.epochs, rules.epochs, int(plan.clock.size())});
+  plan.clock.push_back({rules.baseline_epochs, rules.baseline_epochs, int(plan.clock.size())});
   return plan;
+}
+
+Plan plan_progressive(const Rules& rules, const Factor& start, int stages, double full_from) {
+  const Shape& full = rules.baseline;
+  const auto end = [&](int i) {
+    return i < stages ? full_from * rules.baseline_epochs * i / (stages - 1) : rules.baseline_epochs;
+  };
+  const auto ramp = [&](double factor, std::int64_t size, int i) {
+    return (factor + (1 - factor) * i / (stages - 1)) * double(size);
+  };
+  std::vector<Phase> phases;
+  for (int i = 0; i < stages; ++i) {
+    phases.push_back(
+        {end(i + 1) - end(i), 0, ramp(start.t, full.t, i), ramp(start.h, full.h, i), ramp(start.w, full.w, i)});
+  }
+  return plan_phases(rules, phases, {});
 }
 
 }  // namespace multigrid

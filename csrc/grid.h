@@ -16,11 +16,11 @@ struct Axis {
 };
 
 // What a frame past the end of a short video means: a mistake, the last frame, or the video again.
-enum class Short : int { error, clamp, loop };
+enum class Beyond : int { error, clamp, loop };
 
 struct Grid {
   Axis t, h, w;
-  Short beyond;
+  Beyond beyond;
 };
 
 // Where a source coordinate lies on the output, both continuous: cell i covers [i, i + 1).

@@ -65,9 +65,9 @@ Shape make_shape(const py::object& b, const py::object& t, const py::object& h, 
 std::vector<std::int64_t> picked_frames(const Grid& grid, const py::object& length) {
   const auto frames = whole<std::int64_t>("length", length, 1);
   const Cells cells = cells_of(grid.t);
-  if (cells.lo < 0 || (grid.beyond == Short::error && cells.hi > frames)) {
+  if (cells.lo < 0 || (grid.beyond == Beyond::error && cells.hi > frames)) {
     refuse("the grid reads frames ", cells.lo, " to ", cells.hi - 1, " of a video of ", frames,
-           "; draw it for that length, or with short=\"clamp\" or \"loop\"");
+           "; draw it for that length, or with beyond=\"clamp\" or \"loop\"");
   }
   std::vector<std::int64_t> out;
   for (std::int64_t i = 0; i < grid.t.size; ++i) {
@@ -138,16 +138,16 @@ the same cells backwards: ``Axis(start + span, -span, size)`` is the flip of ``A
 
   bind_value(m, "Grid", R"(Where a clip is read from a video: an `Axis` each for time, height and width.
 
-`short` says what frames past the video's end are: ``"error"``, ``"clamp"`` (the last frame) or ``"loop"`` (from the
+`beyond` says what frames past the video's end are: ``"error"``, ``"clamp"`` (the last frame) or ``"loop"`` (from the
 start again).
 
 >>> from pymultigrid import Axis, Grid
 >>> Grid(Axis(0, 16, 4), Axis(0, 224, 112), Axis(0, 224, 112)).frames(30)
 [0, 4, 8, 12]
 )",
-             field("t", &Grid::t), field("h", &Grid::h), field("w", &Grid::w), field("short", &Grid::beyond))
-      .def(py::init([](const Axis& t, const Axis& h, const Axis& w, Short beyond) { return Grid{t, h, w, beyond}; }),
-           "t"_a, "h"_a, "w"_a, "short"_a = Short::error)
+             field("t", &Grid::t), field("h", &Grid::h), field("w", &Grid::w), field("beyond", &Grid::beyond))
+      .def(py::init([](const Axis& t, const Axis& h, const Axis& w, Beyond beyond) { return Grid{t, h, w, beyond}; }),
+           "t"_a, "h"_a, "w"_a, "beyond"_a = Beyond::error)
       .def("frames", &picked_frames, "length"_a,
            "The frame of a video of `length` frames that each output frame picks (temporal nearest).")
       .def("map", &map_points, "points"_a,
@@ -165,7 +165,7 @@ Returns float64 of the same shape in output pixels, not clipped to the clip; box
 
 Grid step_grid(const Step& step, const py::object& extent, const py::object& seed, const py::object& sample,
                const py::object& stride, const RangeTuple& short_side, const RangeTuple& area, const RangeTuple& aspect,
-               double flip, bool segments, Short beyond) {
+               double flip, bool segments, Beyond beyond) {
   const SamplingOptions options{
       whole<std::int64_t>("stride", stride, 1), range(short_side), range(area), range(aspect), flip, segments, beyond};
   return draw_grid(step, extent_of(extent), options, whole<std::uint64_t>("seed", seed, 0),
@@ -199,9 +199,9 @@ progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * s
              field("lr_stage", &Step::lr_stage), field("lr_scale", &Step::lr_scale), field("progress", &Step::progress))
       .def(
           "grid", &step_grid, "extent"_a, py::kw_only(), "seed"_a, "sample"_a, "stride"_a = 1,
-          "short_side"_a = py::none(), "area"_a = py::none(), "aspect"_a = py::none(), "flip"_a = 0.5,
-          "segments"_a = false, "short"_a = Short::error,
-          R"(grid(self, extent, *, seed, sample, stride=1, short_side=None, area=None, aspect=None, flip=0.5, segments=False, short='error')
+          "short_side"_a = py::none(), "area"_a = py::none(), "aspect"_a = py::none(), "flip"_a = 0.0,
+          "segments"_a = false, "beyond"_a = Beyond::error,
+          R"(grid(self, extent, *, seed, sample, stride=1, short_side=None, area=None, aspect=None, flip=0.0, segments=False, beyond='error')
 --
 
 A random sampling grid of this step's shape over a video of `extent` = (frames, height, width).
@@ -218,7 +218,7 @@ area       : (low, high), instead: the box's share of the frame (random resized 
              width / height (default 3/4 .. 4/3)
 flip       : share of the clips that are mirrored
 segments   : one frame from each of t equal parts of the video instead of a stride (as TSN, with one offset for all)
-short      : a video with too few frames is an "error", "clamp" repeats its last frame, "loop" starts it again
+beyond     : a video with too few frames is an "error", "clamp" repeats its last frame, "loop" starts it again
 
 Source: Wu et al. 2020, section 3.2.
 
@@ -231,7 +231,7 @@ Source: Wu et al. 2020, section 3.2.
       .def("grid", [](const Step&, const py::args&, const py::kwargs&) -> Grid {
         throw py::type_error(
             "grid takes the video's extent (frames, height, width) and by name seed and sample, whole numbers; stride; "
-            "short_side, area or aspect, each a pair (low, high); flip, a number; segments, True or False; short, a "
+            "short_side, area or aspect, each a pair (low, high); flip, a number; segments, True or False; beyond, a "
             "word");
       });
 
@@ -240,15 +240,18 @@ Source: Wu et al. 2020, section 3.2.
 shapes    : its short cycle; the last is `base`
 base      : the shape of the long-cycle stage
 end_epoch : where it is planned to end, in epochs, before any rounding
-start, stop : iterations; first, last : clips of the stream over all processes
+start, stop : its iterations
+clip_start, clip_stop : its clips of the stream over all processes; `clips` of them
 cells     : sampling points (clips x T x H x W) over all processes, its nominal compute
 long, lr_scale : as in `Step`; lr_stage : the one in which it ends, as fine-tuning has a drop in its middle
 )",
              field("shapes", &Stage::shapes), field("end_epoch", &Stage::end_epoch),
              field("lr_scale", &Stage::lr_scale), field("long", &Stage::long_position),
              field("lr_stage", &Stage::lr_stage), field("start", &Stage::start), field("stop", &Stage::stop),
-             field("first", &Stage::first), field("last", &Stage::last), field("cells", &Stage::cells))
-      .def_property_readonly("base", &Stage::base);
+             field("clip_start", &Stage::clip_start), field("clip_stop", &Stage::clip_stop),
+             field("cells", &Stage::cells))
+      .def_property_readonly("base", &Stage::base)
+      .def_property_readonly("clips", &Stage::clips);
 }
 
 // Steps [next, stop) of a schedule that the Python object keeps alive.
@@ -266,9 +269,9 @@ void bind_schedule(py::module_& m) {
       });
 
   py::class_<Schedule>(m, "Schedule", "A plan laid over one stream of clips; see csrc/schedule.h.")
-      .def(py::init([](const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes,
-                       const Plan& plan) { return Schedule(baseline, epochs, samples, processes, plan); }),
-           py::kw_only(), "baseline"_a, "epochs"_a, "samples"_a, "processes"_a, "plan"_a)
+      .def(py::init([](const Shape& baseline, double baseline_epochs, std::int64_t samples, std::int64_t processes,
+                       const Plan& plan) { return Schedule(baseline, baseline_epochs, samples, processes, plan); }),
+           py::kw_only(), "baseline"_a, "baseline_epochs"_a, "samples"_a, "processes"_a, "plan"_a)
       .def_property_readonly("stages", [](const Schedule& s) { return py::tuple(py::cast(s.stages())); })
       .def_property_readonly("clips", &Schedule::clips)
       .def("__len__", &Schedule::size)
@@ -281,8 +284,8 @@ void bind_schedule(py::module_& m) {
   m.def(
       "view_grids",
       [](const Shape& shape, const py::object& extent, int clips, int crops, std::int64_t stride, bool segments,
-         Short beyond) { return view_grids(shape, extent_of(extent), clips, crops, stride, segments, beyond); },
-      "shape"_a, "extent"_a, "clips"_a, "crops"_a, "stride"_a, "segments"_a, "short"_a);
+         Beyond beyond) { return view_grids(shape, extent_of(extent), clips, crops, stride, segments, beyond); },
+      "shape"_a, "extent"_a, "clips"_a, "crops"_a, "stride"_a, "segments"_a, "beyond"_a);
   m.def(
       "shuffled",
       [](const py::object& position, std::int64_t samples, const py::object& seed) {

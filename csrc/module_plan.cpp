@@ -49,19 +49,21 @@ void bind_values(py::module_& m) {
 
 void bind_plan(py::module_& m) {
   bind_values(m);
-  py::class_<Rules>(m, "Rules", "The baseline and how its batch and sizes may change; see csrc/cycles.h.")
-      .def(py::init([](const Shape& baseline, double epochs, const std::vector<double>& lr_drops, double growth,
-                       double lr_power, std::int64_t multiple_t, std::int64_t multiple_hw, std::int64_t multiple_b,
-                       const Costs& costs) {
-             return Rules{baseline, epochs, lr_drops, growth, lr_power, multiple_t, multiple_hw, multiple_b, costs};
+  py::class_<Rules>(m, "Rules", "The baseline and how its batch and sizes may change; see csrc/rules.h.")
+      .def(py::init([](const Shape& baseline, double baseline_epochs, const std::vector<double>& lr_drops,
+                       double growth, double lr_power, std::int64_t multiple_t, std::int64_t multiple_hw,
+                       std::int64_t multiple_b, const Costs& costs) {
+             return Rules{baseline,   baseline_epochs, lr_drops,   growth, lr_power,
+                          multiple_t, multiple_hw,     multiple_b, costs};
            }),
-           py::kw_only(), "baseline"_a, "epochs"_a, "lr_drops"_a, "batch_growth"_a, "lr_power"_a,
+           py::kw_only(), "baseline"_a, "baseline_epochs"_a, "lr_drops"_a, "batch_growth"_a, "lr_power"_a,
            "frames_multiple_of"_a, "multiple_of"_a, "batch_multiple_of"_a, "costs"_a)
       .def_readonly("baseline", &Rules::baseline)
-      .def_readonly("epochs", &Rules::epochs)
+      .def_readonly("baseline_epochs", &Rules::baseline_epochs)
       .def_property_readonly("lr_drops", [](const Rules& rules) { return as_python(rules.lr_drops); });
   m.def("check_fraction", &check_fraction, "name"_a, "factor"_a, "Refuse a factor outside (0, 1].");
   m.def("plan_cycles", &plan_cycles, "rules"_a, py::kw_only(), "long"_a, "short"_a, "cycles"_a, "epoch_factor"_a);
+  m.def("plan_progressive", &plan_progressive, "rules"_a, py::kw_only(), "start"_a, "stages"_a, "full_from"_a);
   m.def("plan_phases", &plan_phases, "rules"_a, py::kw_only(), "phases"_a, "short"_a);
 }
 

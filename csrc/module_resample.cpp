@@ -85,7 +85,7 @@ std::vector<Grid> grids_from(const py::object& object, const std::vector<ClipVie
       grids.push_back({{0, static_cast<double>(video.t), t},
                        {0, static_cast<double>(video.h), h},
                        {0, static_cast<double>(video.w), w},
-                       Short::error});
+                       Beyond::error});
   } else if (is_list(object) && py::len(object) > 0) {
     for (const py::handle one : object) {
       if (!py::isinstance<Grid>(one))

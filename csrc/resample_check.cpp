@@ -27,7 +27,7 @@ void check_axis(const Axis& axis, std::int64_t extent, bool may_pass, const std:
   if (cells.lo < 0 || (cells.hi > extent && !may_pass))
     refuse(name, " = ", axis_text(), " must lie inside the video's ", extent, " ", unit,
            may_pass ? " or pass only their end" : "", "; move or shrink it",
-           unit[0] == 'f' && !may_pass ? ", or read short videos with Grid(..., short='clamp' or 'loop')" : "");
+           unit[0] == 'f' && !may_pass ? ", or read short videos with Grid(..., beyond='clamp' or 'loop')" : "");
 }
 
 void check_sizes(const ClipView& video, const std::string& name) {
@@ -78,7 +78,7 @@ void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& g
     const std::size_t g = grids.size() == 1 ? 0 : i;
     const Grid& grid = grids[g];
     const std::string of_grid = item("grid", g, grids.size());
-    check_axis(grid.t, video.t, grid.beyond != Short::error, of_grid + ".t", "frames");
+    check_axis(grid.t, video.t, grid.beyond != Beyond::error, of_grid + ".t", "frames");
     check_axis(grid.h, video.h, false, of_grid + ".h", "rows");
     check_axis(grid.w, video.w, false, of_grid + ".w", "columns");
     if (grid.t.size != first.t.size || grid.h.size != first.h.size || grid.w.size != first.w.size)

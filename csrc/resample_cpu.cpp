@@ -78,7 +78,7 @@ class Reader {
   Cells t_{}, h_{}, w_{};
   char* clip_ = nullptr;
   const char* end_ = nullptr;
-  Short beyond_{};
+  Beyond beyond_{};
   bool packed_ = false;
   Ring rings_[2];
   std::vector<std::int64_t> slot_;

@@ -10,8 +10,8 @@ namespace multigrid {
 namespace {
 
 constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, most_log_slots = 3;
-constexpr std::int32_t most_warps = 32;     // of a multiprocessor, by their registers
-constexpr std::int32_t rows_of_tables = 8;  // a guess: filling a tile's tables takes as long as so many of its rows
+constexpr std::int32_t most_warps = 32;      // of a multiprocessor, by their registers
+constexpr std::int32_t rows_of_tables = 16;  // filling a tile's tables takes about as long as so many of its rows
 
 // What the cut depends on: of all clips of a launch, the most that any needs.
 class Cut {
@@ -62,14 +62,16 @@ class Cut {
   }
 
   // Rows of a tile, so that the blocks that run at once are done soonest: they take turns, and the last turn is as long
-  // as the others, however few tiles are left for it.
+  // as the others, however few tiles are left for it. Half a turn on top stands for the beginning and the end, when the
+  // memory is idle: all blocks fill their tables, and few are left. (Half, and 16 rows, were the best of those tried on
+  // an H100 over the rows of benchmarks/resample_cuda.py.)
   std::int32_t best_rows(std::int64_t tiles, std::int64_t at_once) const {
     std::int32_t best = launch_.h;
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
     for (std::int32_t down = 1; down <= (launch_.h + 15) / 16; ++down) {
       const std::int32_t rows = (launch_.h + down - 1) / down;
       const std::int64_t turns = (tiles * ((launch_.h + rows - 1) / rows) + at_once - 1) / at_once;
-      const std::int64_t time = turns * (rows + rows_of_tables);
+      const std::int64_t time = (2 * turns + 1) * (rows + rows_of_tables);
       if (time < least) least = time, best = rows;
     }
     return best;

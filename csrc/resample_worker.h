@@ -173,7 +173,7 @@ template <class Kind>
 MULTIGRID_INLINE void Worker<Kind>::fill_plane(const Tile& tile, int plane) const {
   const int index = tile.plane + plane, frame = index % launch.t, channel = index / launch.t;
   const Cells t = cells_of(source, 0, launch.t);
-  const Short beyond = static_cast<Short>(source.beyond);
+  const Beyond beyond = static_cast<Beyond>(source.beyond);
   std::int64_t frames[2] = {0, 0};
   float share[2] = {1, 0};
   if (launch.blend) {

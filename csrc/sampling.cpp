@@ -32,20 +32,20 @@ class Draws {
   std::uint32_t count_ = 0;
 };
 
-void check_length(std::int64_t frames, std::int64_t t, std::int64_t stride, Short beyond) {
-  if (beyond == Short::error && t * stride > frames) {
+void check_length(std::int64_t frames, std::int64_t t, std::int64_t stride, Beyond beyond) {
+  if (beyond == Beyond::error && t * stride > frames) {
     refuse("the video has ", frames, " frames, fewer than the clip's ", t, " frames x stride ", stride, " = ",
-           t * stride, "; pass short=\"clamp\" or short=\"loop\", or a smaller stride");
+           t * stride, "; pass beyond=\"clamp\" or beyond=\"loop\", or a smaller stride");
   }
 }
 
-void check_segments(std::int64_t frames, std::int64_t t, std::int64_t stride, Short beyond) {
-  if (stride != 1 || beyond == Short::loop) {
+void check_segments(std::int64_t frames, std::int64_t t, std::int64_t stride, Beyond beyond) {
+  if (stride != 1 || beyond == Beyond::loop) {
     refuse("segments takes one frame from each of ", t, " parts of the whole video; leave out stride (", stride,
-           ") and short=\"loop\"");
+           ") and beyond=\"loop\"");
   }
-  if (beyond == Short::error && t > frames) {
-    refuse("the video has ", frames, " frames, fewer than the ", t, " segments; pass short=\"clamp\" to repeat some");
+  if (beyond == Beyond::error && t > frames) {
+    refuse("the video has ", frames, " frames, fewer than the ", t, " segments; pass beyond=\"clamp\" to repeat some");
   }
 }
 
@@ -65,7 +65,7 @@ Axis draw_time(const Step& step, std::int64_t frames, const SamplingOptions& opt
   const std::int64_t fits = std::max(options.stride, frames / t);
   const std::int64_t stride = draws.integer(options.stride, std::min(widest, fits));
   const std::int64_t last_start =
-      options.beyond == Short::loop && stride * t > frames ? frames - 1 : frames - stride * t;
+      options.beyond == Beyond::loop && stride * t > frames ? frames - 1 : frames - stride * t;
   const std::int64_t start = draws.integer(0, std::max<std::int64_t>(0, last_start));
   return {double(start), double(stride * t), t};
 }
@@ -184,11 +184,11 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
   Axis w = cut(draws.uniform({0, width - box.w}), box.w, width, step.shape.w);
   if (draws.uniform() < options.flip) w = {w.start + w.span, -w.span, w.size};
   // A frame drawn in each segment can lie past the last cell's end, never past the last frame.
-  return {t, h, w, options.segments ? Short::clamp : options.beyond};
+  return {t, h, w, options.segments ? Beyond::clamp : options.beyond};
 }
 
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             bool segments, Short beyond) {
+                             bool segments, Beyond beyond) {
   if (segments) {
     check_segments(extent.t, shape.t, stride, beyond);
   } else {
@@ -207,7 +207,7 @@ std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips
     for (int j = 0; j < crops; ++j) {
       const Axis rows = cut(at(j, crops, height - h), h, height, shape.h);
       const Axis columns = cut(at(j, crops, width - w), w, width, shape.w);
-      grids.push_back({t, rows, columns, segments ? Short::clamp : beyond});
+      grids.push_back({t, rows, columns, segments ? Beyond::clamp : beyond});
     }
   }
   return grids;

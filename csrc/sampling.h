@@ -36,9 +36,9 @@ struct SamplingOptions {
   std::optional<Range> short_side;  // the video's short side is scaled to this many pixels, for the baseline's crop
   std::optional<Range> area;        // instead: the box's share of the frame (random resized crop)
   std::optional<Range> aspect;      // with area: its width / height
-  double flip = 0.5;                // the share of clips read mirrored
+  double flip = 0;                  // the share of clips read mirrored
   bool segments = false;            // one frame from each of t equal parts of the video, all at one offset
-  Short beyond = Short::error;
+  Beyond beyond = Beyond::error;
 };
 
 // Paper, section 3.2 and its released code.
@@ -47,6 +47,6 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
 
 // `clips` x `crops` grids of t x h x w cells, spread evenly over the video.
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             bool segments, Short beyond);
+                             bool segments, Beyond beyond);
 
 }  // namespace multigrid

@@ -16,8 +16,8 @@ std::size_t short_position(const Stage& stage, std::int64_t left) {
 }
 
 // A little after the quotient: a policy that multiplies by the baseline's epochs or iterations again is not before it.
-double progress_at(double baseline_epoch, double epochs) {
-  return std::min(1.0, baseline_epoch / epochs * (1 + 8 * std::numeric_limits<double>::epsilon()));
+double progress_at(double baseline_epoch, double baseline_epochs) {
+  return std::min(1.0, baseline_epoch / baseline_epochs * (1 + 8 * std::numeric_limits<double>::epsilon()));
 }
 
 [[noreturn]] void refuse_state(const char* what, double value, double previous) {
@@ -44,7 +44,7 @@ void check_stages(const Shape& baseline, const std::vector<PlannedStage>& stages
   }
 }
 
-void check_clock(double epochs, const Plan& plan) {
+void check_clock(double baseline_epochs, const Plan& plan) {
   ClockStretch previous{0, 0, 0};
   for (const ClockStretch& stretch : plan.clock) {
     if (!(stretch.end_epoch >= previous.end_epoch)) {
@@ -58,9 +58,9 @@ void check_clock(double epochs, const Plan& plan) {
     }
     previous = stretch;
   }
-  if (previous.end_epoch != plan.stages.back().end_epoch || previous.baseline_epoch != epochs) {
+  if (previous.end_epoch != plan.stages.back().end_epoch || previous.baseline_epoch != baseline_epochs) {
     refuse("the schedule's state is damaged: its clock ends at epoch ", previous.end_epoch, " of ",
-           plan.stages.back().end_epoch, " and ", previous.baseline_epoch, " of the baseline's ", epochs);
+           plan.stages.back().end_epoch, " and ", previous.baseline_epoch, " of the baseline's ", baseline_epochs);
   }
 }
 
@@ -77,14 +77,15 @@ void check_clips(const Plan& plan, std::int64_t samples, std::int64_t processes)
 }
 
 // A plan comes from this core or from a checkpoint, which may be damaged.
-void check(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan) {
+void check(const Shape& baseline, double baseline_epochs, std::int64_t samples, std::int64_t processes,
+           const Plan& plan) {
   if (plan.stages.empty() || plan.clock.empty()) refuse("a schedule needs a stage and a clock; its state is damaged");
   if (samples < 1 || processes < 1) {
     refuse("the schedule's state is damaged: samples (", samples, ") and processes (", processes,
            ") must be at least 1");
   }
   check_stages(baseline, plan.stages);
-  check_clock(epochs, plan);
+  check_clock(baseline_epochs, plan);
   check_clips(plan, samples, processes);
 }
 
@@ -95,9 +96,10 @@ std::int64_t clips_by(double end_epoch, std::int64_t samples) {
   return std::int64_t(std::abs(clips - whole) <= std::min(1e-3, 1e-14 * clips) ? whole : std::ceil(clips));
 }
 
-Schedule::Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan)
-    : baseline_(baseline), epochs_(epochs), samples_(samples), processes_(processes) {
-  check(baseline, epochs, samples, processes, plan);
+Schedule::Schedule(const Shape& baseline, double baseline_epochs, std::int64_t samples, std::int64_t processes,
+                   const Plan& plan)
+    : baseline_(baseline), baseline_epochs_(baseline_epochs), samples_(samples), processes_(processes) {
+  check(baseline, baseline_epochs, samples, processes, plan);
   lay_stages(plan);
   lay_clock(plan);
 }
@@ -134,26 +136,31 @@ std::int64_t Schedule::steps_before(const Stage& stage, std::int64_t clips) cons
 }
 
 std::int64_t Schedule::first_clip(const Stage& stage, std::int64_t index) const {
-  return stage.last - clips_of_last(stage, stage.stop - index);
+  return stage.clip_stop - clips_of_last(stage, stage.stop - index);
 }
 
 void Schedule::lay_stages(const Plan& plan) {
-  std::int64_t start = 0, first = 0;
+  std::int64_t start = 0, clip_start = 0;
   for (const PlannedStage& planned : plan.stages) {
-    Stage stage{
-        planned.shapes, planned.end_epoch, planned.lr_scale, planned.long_position, 0, start, start, first, first, 0};
+    Stage stage{};
+    stage.shapes = planned.shapes;
+    stage.end_epoch = planned.end_epoch;
+    stage.lr_scale = planned.lr_scale;
+    stage.long_position = planned.long_position;
+    stage.start = stage.stop = start;
+    stage.clip_start = stage.clip_stop = clip_start;
     // The fewest steps that own the clips the plan gives the stage. The last stage has one at least, even where a large
     // batch before it has already passed the end: training ends on its base.
     const bool is_last = &planned == &plan.stages.back();
-    const std::int64_t wanted = std::max<std::int64_t>(is_last, clips_by(planned.end_epoch, samples_) - first);
+    const std::int64_t wanted = std::max<std::int64_t>(is_last, clips_by(planned.end_epoch, samples_) - clip_start);
     if (wanted > 0) {
       const std::int64_t steps = steps_before(stage, wanted - 1) + 1;
       stage.stop = start + steps;
-      stage.last = first + clips_of_last(stage, steps);
+      stage.clip_stop = clip_start + clips_of_last(stage, steps);
       stage.cells = cells(stage);
     }
     start = stage.stop;
-    first = stage.last;
+    clip_start = stage.clip_stop;
     stages_.push_back(stage);
   }
 }
@@ -164,10 +171,11 @@ void Schedule::lay_clock(const Plan& plan) {
         std::find_if(stages_.begin(), stages_.end(), [&](const Stage& s) { return s.end_epoch >= planned.end_epoch; });
     if (stage == stages_.end()) --stage;
     const std::int64_t position = clips_by(planned.end_epoch, samples_);
-    Stretch stretch{stage->stop, stage->last, progress_at(planned.baseline_epoch, epochs_), planned.lr_stage};
-    if (planned.end_epoch < stage->end_epoch && position < stage->last) {
-      stretch.stop = stage->stop - steps_before(*stage, stage->last - std::max(position, stage->first));
-      stretch.last = first_clip(*stage, stretch.stop);
+    Stretch stretch{stage->stop, stage->clip_stop, progress_at(planned.baseline_epoch, baseline_epochs_),
+                    planned.lr_stage};
+    if (planned.end_epoch < stage->end_epoch && position < stage->clip_stop) {
+      stretch.stop = stage->stop - steps_before(*stage, stage->clip_stop - std::max(position, stage->clip_start));
+      stretch.clip_stop = first_clip(*stage, stretch.stop);
     }
     clock_.push_back(stretch);
   }
@@ -182,8 +190,8 @@ void Schedule::lay_clock(const Plan& plan) {
 double Schedule::progress(std::size_t stretch, std::int64_t first) const {
   const Stretch& to = clock_[stretch];
   const double from_progress = stretch == 0 ? 0.0 : clock_[stretch - 1].progress;
-  const std::int64_t from = stretch == 0 ? 0 : clock_[stretch - 1].last;
-  return from_progress + (to.progress - from_progress) * (double(first - from) / double(to.last - from));
+  const std::int64_t from = stretch == 0 ? 0 : clock_[stretch - 1].clip_stop;
+  return from_progress + (to.progress - from_progress) * (double(first - from) / double(to.clip_stop - from));
 }
 
 Step Schedule::at(std::int64_t index) const {
@@ -212,9 +220,9 @@ Step Schedule::at(std::int64_t index) const {
 std::int64_t Schedule::find(std::int64_t position) const {
   if (position <= 0) return 0;
   const auto stage = std::lower_bound(stages_.begin(), stages_.end(), position,
-                                      [](const Stage& s, std::int64_t p) { return s.last < p; });
+                                      [](const Stage& s, std::int64_t p) { return s.clip_stop < p; });
   if (stage == stages_.end()) return size();
-  return stage->stop - steps_before(*stage, stage->last - position);
+  return stage->stop - steps_before(*stage, stage->clip_stop - position);
 }
 
 }  // namespace multigrid

@@ -9,17 +9,19 @@
 
 namespace multigrid {
 
-// A planned stage at its place: steps [start, stop), clips [first, last) of the stream over all processes.
+// A planned stage at its place: steps [start, stop) and clips [clip_start, clip_stop) of the stream over all
+// processes.
 struct Stage {
   std::vector<Shape> shapes;
   double end_epoch;
   double lr_scale;
   int long_position;
   int lr_stage;
-  std::int64_t start, stop, first, last;
+  std::int64_t start, stop, clip_start, clip_stop;
   double cells;  // sampling points over all processes: the nominal compute
 
   const Shape& base() const { return shapes.back(); }
+  std::int64_t clips() const { return clip_stop - clip_start; }
 };
 
 struct Step {
@@ -35,20 +37,21 @@ std::int64_t clips_by(double end_epoch, std::int64_t samples);
 
 class Schedule {
  public:
-  Schedule(const Shape& baseline, double epochs, std::int64_t samples, std::int64_t processes, const Plan& plan);
+  Schedule(const Shape& baseline, double baseline_epochs, std::int64_t samples, std::int64_t processes,
+           const Plan& plan);
 
   const std::vector<Stage>& stages() const { return stages_; }
   std::int64_t size() const { return stages_.back().stop; }
-  std::int64_t clips() const { return stages_.back().last; }
+  std::int64_t clips() const { return stages_.back().clip_stop; }
 
   Step at(std::int64_t index) const;
   // The first step whose `first` is at or after `position`; size() where there is none.
   std::int64_t find(std::int64_t position) const;
 
  private:
-  // A stretch of the baseline's clock at its place: steps up to `stop`, the first of which owns clip `last`.
+  // A stretch of the baseline's clock at its place: steps up to `stop`, which begins at clip `clip_stop`.
   struct Stretch {
-    std::int64_t stop, last;
+    std::int64_t stop, clip_stop;
     double progress;
     int lr_stage;
   };
@@ -62,7 +65,7 @@ class Schedule {
   double progress(std::size_t stretch, std::int64_t first) const;
 
   Shape baseline_;
-  double epochs_;
+  double baseline_epochs_;
   std::int64_t samples_, processes_;
   std::vector<Stage> stages_;
   std::vector<Stretch> clock_;

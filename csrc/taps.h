@@ -109,9 +109,9 @@ MULTIGRID_HD inline std::int64_t frame_of(const Cells& cells, std::int64_t i) {
 }
 
 // A frame past the end of the video: its last frame, or the video again.
-MULTIGRID_HD inline std::int64_t wrapped(std::int64_t frame, std::int64_t frames, Short beyond) {
+MULTIGRID_HD inline std::int64_t wrapped(std::int64_t frame, std::int64_t frames, Beyond beyond) {
   if (frame < frames) return frame;
-  return beyond == Short::loop ? frame % frames : frames - 1;
+  return beyond == Beyond::loop ? frame % frames : frames - 1;
 }
 
 }  // namespace multigrid

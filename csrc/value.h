@@ -12,28 +12,28 @@
 
 namespace pybind11::detail {
 
-// Short crosses the boundary as its name.
+// Beyond crosses the boundary as its name.
 template <>
-struct type_caster<multigrid::Short> {
-  PYBIND11_TYPE_CASTER(multigrid::Short, const_name("str"));
+struct type_caster<multigrid::Beyond> {
+  PYBIND11_TYPE_CASTER(multigrid::Beyond, const_name("str"));
 
   bool load(handle source, bool) {
     if (!isinstance<str>(source)) return false;
     const auto name = source.cast<std::string>();
     if (name == "error") {
-      value = multigrid::Short::error;
+      value = multigrid::Beyond::error;
     } else if (name == "clamp") {
-      value = multigrid::Short::clamp;
+      value = multigrid::Beyond::clamp;
     } else if (name == "loop") {
-      value = multigrid::Short::loop;
+      value = multigrid::Beyond::loop;
     } else {
-      multigrid::refuse("short (\"", name,
+      multigrid::refuse("beyond (\"", name,
                         "\") must be \"error\", \"clamp\" (repeat the last frame) or \"loop\" (start again)");
     }
     return true;
   }
 
-  static handle cast(multigrid::Short beyond, return_value_policy, handle) {
+  static handle cast(multigrid::Beyond beyond, return_value_policy, handle) {
     const char* names[] = {"error", "clamp", "loop"};
     return str(names[int(beyond)]).release();
   }

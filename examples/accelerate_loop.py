@@ -4,7 +4,7 @@ import sys
 
 import torch
 from accelerate import Accelerator
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, evaluate, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, evaluate, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
@@ -15,15 +15,15 @@ def main() -> None:
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     length = {"samples": len(dataset), "epochs": 30, "processes": accelerator.num_processes}
     schedule = Schedule(Shape(4, 8, 56, 56), **length)
-    loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(schedule, seed=0), num_workers=2)
+    loader = Loader(dataset, schedule, seed=0, num_workers=2)
 
-    model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
+    model = SubBatchNorm.convert(SmallCNN(len(dataset.classes)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
     lr = ScaledLR(cosine, schedule)
-    model, optimizer = accelerator.prepare(model, optimizer)  # these two alone: the loader and lr know their rank
+    model, optimizer = accelerator.prepare(model, optimizer)  # the loader and lr know their rank
 
-    for step, (clips, labels) in zip(schedule, loader, strict=True):
+    for step, (clips, labels) in loader:
         with sub_batches(model, step):
             logits = model(clips.to(accelerator.device))
             accelerator.backward(torch.nn.functional.cross_entropy(logits, labels.to(accelerator.device)))
@@ -31,7 +31,7 @@ def main() -> None:
         optimizer.zero_grad()
         lr.step()
 
-    found = evaluate(model, dataset.evaluation(schedule, clips=2))
+    found = evaluate(model, dataset.evaluation(schedule.shape, clips=2))
     accelerator.print(f"accuracy {found.accuracy():.3f}")
     accelerator.end_training()
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
@@ -17,17 +17,17 @@ def main() -> None:
         torch.cuda.set_device(device)  # else what asks for "cuda" alone goes to the first one, in every process
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     schedule = Schedule(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
-    model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes))).to(device)
+    schedule = schedule.with_processes(torch.distributed.get_world_size())
+    model = SubBatchNorm.convert(SmallCNN(len(dataset.classes))).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     lr = ScaledLR(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.baseline_iterations), schedule)
-    parts = {"model": model, "optimizer": optimizer, "lr": lr}
+    loader = Loader(dataset, schedule, num_workers=2)
+    parts = {"model": model, "optimizer": optimizer, "lr": lr, "loader": loader}
     saved = torch.load("checkpoint.pt", map_location=device) if Path("checkpoint.pt").exists() else {}
     for name, state in saved.items():
         parts[name].load_state_dict(state)
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
-    rest = schedule.with_processes(torch.distributed.get_world_size())[lr.last_epoch :]
-    loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(rest), num_workers=2)
-    for step, (clips, labels) in zip(rest, loader, strict=True):
+    for step, (clips, labels) in loader:
         with sub_batches(model, step):
             torch.nn.functional.cross_entropy(wrapped(clips.to(device)), labels.to(device)).backward()
         optimizer.step()

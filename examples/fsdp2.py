@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 from torch.distributed import checkpoint, fsdp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -16,7 +16,8 @@ def main() -> None:
     torch.distributed.init_process_group()
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
     schedule = Schedule(Shape(8, 8, 56, 56), samples=len(dataset), epochs=30)  # 8 over all processes
-    model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
+    schedule = schedule.with_processes(torch.distributed.get_world_size())
+    model = SubBatchNorm.convert(SmallCNN(len(dataset.classes)))
     for part in (model.features, model):  # the parts of yours, then the whole
         fsdp.fully_shard(part)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
@@ -25,10 +26,8 @@ def main() -> None:
         weights, moments = get_state_dict(model, optimizer)
         checkpoint.load({"model": weights, "optimizer": moments, "lr": lr}, checkpoint_id=saved[-1].parent)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
-    rest = schedule.with_processes(torch.distributed.get_world_size())[lr.last_epoch :]
-    loader = torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(rest), num_workers=2)
     device = next(model.parameters()).device
-    for step, (clips, labels) in zip(rest, loader, strict=True):
+    for step, (clips, labels) in Loader(dataset, schedule[lr.last_epoch :], num_workers=2):
         with sub_batches(model, step):
             torch.nn.functional.cross_entropy(model(clips.to(device)), labels.to(device)).backward()
         optimizer.step()

@@ -90,7 +90,7 @@ def train(kind: str, training: VideoDataset, test: VideoDataset, epochs: float, 
         verbose=2,
     )
     seconds = perf_counter() - start
-    views = test.evaluation(schedule)
+    views = test.evaluation(schedule.shape)
     digit, motion = (logits.argmax(1) for logits in model.predict(views, verbose=0))
     labels = zip(digit, motion, strict=True)
     right = [answer == label for answer, label in zip(labels, test.files.labels, strict=True)]

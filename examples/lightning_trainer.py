@@ -4,7 +4,7 @@ import sys
 
 import lightning
 import torch
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
@@ -17,15 +17,15 @@ schedule = Schedule(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30, proces
 class Classifier(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
+        self.net = SubBatchNorm.convert(SmallCNN(len(dataset.classes)))
 
-    def train_dataloader(self):  # here the trainer knows its rank and, when it resumes, its step
-        rest = schedule[self.trainer.global_step :]
-        return torch.utils.data.DataLoader(dataset, batch_sampler=BatchSampler(rest, seed=0), num_workers=2)
+    def train_dataloader(self):  # here the trainer knows its rank; its checkpoints hold where the loader is
+        return Loader(dataset, schedule, seed=0, num_workers=2)
 
     def training_step(self, batch, _):
-        with sub_batches(self.net, schedule[self.global_step]):
-            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        step, (clips, labels) = batch
+        with sub_batches(self.net, step):
+            return torch.nn.functional.cross_entropy(self.net(clips), labels)
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
@@ -34,7 +34,7 @@ class Classifier(lightning.LightningModule):
 
 
 if __name__ == "__main__":
-    ours = {"max_steps": len(schedule), "reload_dataloaders_every_n_epochs": 1, "use_distributed_sampler": False}
     checkpoint = lightning.pytorch.callbacks.ModelCheckpoint("checkpoints", every_n_train_steps=10, save_top_k=-1)
-    trainer = lightning.Trainer(devices=DEVICES, num_nodes=NODES, callbacks=[checkpoint], logger=False, **ours)
+    options = {"devices": DEVICES, "num_nodes": NODES, "logger": False, "max_epochs": 1}  # the whole schedule is one
+    trainer = lightning.Trainer(callbacks=[checkpoint], **options)
     trainer.fit(Classifier(), ckpt_path=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -4,7 +4,7 @@ import sys
 
 import torch
 import transformers
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
@@ -14,8 +14,7 @@ class Trainer(transformers.Trainer):
     def get_train_dataloader(self):
         length = {"samples": len(self.train_dataset), "epochs": 30, "processes": self.args.world_size}
         self.schedule = Schedule(Shape(4, 8, 56, 56), **length)
-        sampler = BatchSampler(self.schedule, seed=0)
-        return torch.utils.data.DataLoader(self.train_dataset, batch_sampler=sampler, num_workers=2)
+        return Loader(self.train_dataset, self.schedule, seed=0, num_workers=2)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=self.schedule.baseline_iterations)
@@ -23,8 +22,9 @@ class Trainer(transformers.Trainer):
         return self.lr_scheduler
 
     def training_step(self, model, inputs, *args):
-        with sub_batches(model, self.schedule[self.state.global_step]):
-            return super().training_step(model, inputs, *args)
+        step, batch = inputs
+        with sub_batches(model, step):
+            return super().training_step(model, batch, *args)
 
     def compute_loss(self, model, inputs, **_):
         return torch.nn.functional.cross_entropy(model(inputs[0]), inputs[1])
@@ -32,7 +32,7 @@ class Trainer(transformers.Trainer):
 
 if __name__ == "__main__":
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-    model = SubBatchNorm3d.convert(SmallCNN(len(dataset.classes)))
+    model = SubBatchNorm.convert(SmallCNN(len(dataset.classes)))
     # One "epoch" is the whole schedule.
     args = transformers.TrainingArguments("checkpoints", num_train_epochs=1, save_steps=10, report_to="none")
     args = args.set_optimizer("sgd", learning_rate=0.02, args="momentum=0.9")

@@ -12,9 +12,11 @@ except ImportError as error:
         "installed package: run from another directory, or install with `pip install --editable .`"
     ) from error
 from pymultigrid._plans import LONG_CYCLE, SHORT_CYCLE, Cycles, Phases, Progressive
-from pymultigrid.cuda import cuda_available, cuda_missing
-from pymultigrid.resample import resample, set_buffer_limit
-from pymultigrid.schedule import Schedule
+from pymultigrid._report import Report, ShapeCost
+from pymultigrid._resample import cuda_available, cuda_missing, resample, set_buffer_limit
+from pymultigrid._sample import Sample, mini_batch
+from pymultigrid._schedule import Schedule
+from pymultigrid._views import view_grids
 
 __all__ = [
     "LONG_CYCLE",
@@ -24,12 +26,17 @@ __all__ = [
     "Grid",
     "Phases",
     "Progressive",
+    "Report",
+    "Sample",
     "Schedule",
     "Shape",
+    "ShapeCost",
     "Stage",
     "Step",
     "cuda_available",
     "cuda_missing",
+    "mini_batch",
     "resample",
     "set_buffer_limit",
+    "view_grids",
 ]

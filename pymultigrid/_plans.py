@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar, final
 
-from pymultigrid import _core, arguments
+from pymultigrid import _arguments, _core
 from pymultigrid._core import Factor, Phase, Plan, Rules, Shape
 
 LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
 """The paper's long cycle: (temporal, spatial) factors of the baseline, coarse to fine."""
 SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
 """The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
+
+_MOST_STAGES = 100_000  # a count above it is a mistake, and takes memory
 
 _T = TypeVar("_T")
 
@@ -68,9 +69,9 @@ class Cycles:
         if self.cycles is not None:
             if self.long is None:
                 raise ValueError(f"cycles ({self.cycles}) counts long cycles, and long is None; leave one of them out")
-            object.__setattr__(self, "cycles", arguments.count("cycles", self.cycles))
+            object.__setattr__(self, "cycles", _arguments.count("cycles", self.cycles, most=_MOST_STAGES))
         if self.epoch_factor is not None:
-            factor = arguments.number("epoch_factor", self.epoch_factor)
+            factor = _arguments.number("epoch_factor", self.epoch_factor)
             object.__setattr__(self, "epoch_factor", factor)
             if not 0 < factor < math.inf:
                 raise ValueError(f"epoch_factor ({factor:g}) must be above 0 and finite; the paper's is 1.5")
@@ -85,7 +86,7 @@ class Cycles:
         factor = 1.0 if self.long is None and self.short is None else 1.5
         return _core.plan_cycles(
             rules,
-            long=[Factor(t=f[0], h=f[1], w=f[-1]) for f in self.long or ()],
+            long=[_core_factor(factor) for factor in self.long or ()],
             short=self.short or (),
             cycles=self.cycles or 3,
             epoch_factor=factor if self.epoch_factor is None else self.epoch_factor,
@@ -181,28 +182,20 @@ class Progressive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _factor("start", self.start))
-        stages = arguments.count("stages", self.stages)
+        stages = _arguments.count("stages", self.stages, most=_MOST_STAGES)
         object.__setattr__(self, "stages", stages)
         if stages < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")
         if self.full_from is not None:
-            share = arguments.number("full_from", self.full_from)
+            share = _arguments.number("full_from", self.full_from)
             object.__setattr__(self, "full_from", share)
             if not 0 < share < 1:
                 raise ValueError(f"full_from ({share:g}) must lie in (0, 1): the share before the full shape")
 
     def _plan(self, rules: Rules) -> Plan:
         """Return the stages and the baseline's clock."""
-        n, (_, *full), first = self.stages, rules.baseline, self.start
-        share = (n - 1) / n if self.full_from is None else self.full_from
-        ends = [share * rules.epochs * i / (n - 1) for i in range(n)] + [rules.epochs]
-        factors = (first[0], first[1], first[-1])
-        ramps = ([(f + (1 - f) * i / (n - 1)) * size for i in range(n)] for f, size in zip(factors, full, strict=True))
-        phases = [
-            Phase(epochs=stop - start, b=0, t=t, h=h, w=w)
-            for (start, stop), t, h, w in zip(pairwise(ends), *ramps, strict=True)
-        ]
-        return _core.plan_phases(rules, phases=phases, short=())
+        share = (self.stages - 1) / self.stages if self.full_from is None else self.full_from
+        return _core.plan_progressive(rules, start=_core_factor(self.start), stages=self.stages, full_from=share)
 
 
 def baseline_length(
@@ -229,8 +222,8 @@ def baseline_length(
     if iterations is None:
         if samples is None:
             raise ValueError("samples is missing: pass the number of videos in an epoch, or plan in iterations=")
-        return arguments.number("epochs", epochs), lr_drops
-    length = arguments.count("iterations", iterations)
+        return _arguments.number("epochs", epochs), lr_drops
+    length = _arguments.count("iterations", iterations)
     if list(lr_drops) != sorted(set(lr_drops)) or not all(0 < drop < length for drop in lr_drops):
         raise ValueError(
             f"lr_drops {lr_drops} must increase, above 0 and below iterations ({length}): they count the baseline's "
@@ -252,7 +245,7 @@ def _items(name: str, values: Iterable[_T], empty: str) -> tuple[_T, ...]:
 
 def _factor(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """Return a (temporal, spatial) or (t, h, w) factor."""
-    axes = arguments.numbers(name, values)
+    axes = _arguments.numbers(name, values)
     if len(axes) not in (2, 3):
         raise ValueError(f"{name} has {axes}; a factor is (temporal, spatial) or (t, h, w)")
     for axis in axes:
@@ -260,11 +253,15 @@ def _factor(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return axes
 
 
+def _core_factor(axes: Sequence[float]) -> Factor:
+    return Factor(t=axes[0], h=axes[1], w=axes[-1])
+
+
 def _short(values: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the factors of a short cycle."""
     if values is None:
         return None
-    factors = arguments.numbers("short", values)
+    factors = _arguments.numbers("short", values)
     if not factors:
         raise ValueError("short is empty; pass None to turn it off")
     for factor in factors:
@@ -278,10 +275,10 @@ def _phase(item: tuple[float, Shape | Sequence[float]]) -> tuple[float, Shape | 
         epochs, size = item
     except (TypeError, ValueError):
         raise TypeError(f"a phase ({item!r}) must be (epochs, shape) or (epochs, (t, h, w))") from None
-    epochs = arguments.number("a phase's epochs", epochs)
+    epochs = _arguments.number("a phase's epochs", epochs)
     if isinstance(size, Shape):
         return epochs, size
-    axes = arguments.numbers("a phase's sizes", size)
+    axes = _arguments.numbers("a phase's sizes", size)
     if len(axes) != 3:
         raise ValueError(f"a phase has {axes}; pass a Shape, or (t, h, w) for a batch by the rule")
     return epochs, axes

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pymultigrid._core import Shape, Stage, Step
-from pymultigrid.report import Report
-from pymultigrid.schedule import Schedule
+from pymultigrid._report import Report
+from pymultigrid._schedule import Schedule
 
 try:
     import matplotlib
@@ -96,11 +96,11 @@ def draw_shapes(axes: Axes, schedule: Schedule, *, end: int | None = None) -> No
 
 def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None = None, **line: Any) -> None:
     """Draw the learning rate of a schedule's steps on `axes`; `lr` as in `draw_schedule`, `line` as `Axes.plot`."""
-    first, last = schedule.stages[0].start, schedule.stages[-1].stop
+    start, stop = schedule.stages[0].start, schedule.stages[-1].stop
     rate = _stepwise if lr is None else lr
-    every = max(1, (last - first) // _LR_SAMPLES)
+    every = max(1, (stop - start) // _LR_SAMPLES)
     whole = schedule.whole
-    steps = [whole[i] for i in sorted({*range(first, last, every), *_edges(schedule)})]
+    steps = [whole[i] for i in sorted({*range(start, stop, every), *_edges(schedule)})]
     style = {"color": "black", "linewidth": 1.2, "drawstyle": "steps-post", **line}
     axes.plot([s.index for s in steps], [rate(s) for s in steps], **style)
     if lr is None and schedule.stages[-1].lr_stage > 0:
@@ -114,9 +114,8 @@ def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None =
 def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw what each shape and each stage was measured to cost, and save the picture to `path` if given.
 
-    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid import Report, Schedule, Shape, ShapeCost
     >>> from pymultigrid.plot import draw_report
-    >>> from pymultigrid.report import Report, ShapeCost
     >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10)
     >>> rows = [ShapeCost(shape, 1, seconds=0.5, bytes=1e9, fits=shape.b) for shape in schedule.shapes]
     >>> draw_report(Report(schedule, "some GPU", 10**8, tuple(rows))).axes[0].get_xlabel()

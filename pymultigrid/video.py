@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymultigrid._core import Axis, Grid
-from pymultigrid.resample import resample
+from pymultigrid._resample import resample
 
 try:
     import av

@@ -13,7 +13,7 @@ using namespace multigrid;
 int main() {
   const std::vector<unsigned char> pixels(4 * 64 * 96 * 3, 100);
   const ClipView video{pixels.data(), DType::u8, 4, 64, 96, 3, 64 * 96 * 3, 96 * 3, 3, 1};
-  const Grid grid{{0, 4, 4}, {4.5, 50, 160}, {80, -70, 240}, Short::error};
+  const Grid grid{{0, 4, 4}, {4.5, 50, 160}, {80, -70, 240}, Beyond::error};
   std::vector<std::thread> threads;
   std::vector<int> wrong(8);
   for (int k = 0; k < 8; ++k)

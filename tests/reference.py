@@ -31,7 +31,7 @@ def resample(video, grid, *, mode="linear", temporal="nearest", antialias=True, 
     t, h, w, _ = video.shape
     time = _weights(grid.t, "linear" if temporal == "linear" else "frame", False, t)
     frames = np.arange(time.shape[1])
-    frames = frames % t if grid.short == "loop" else np.minimum(frames, t - 1)
+    frames = frames % t if grid.beyond == "loop" else np.minimum(frames, t - 1)
     rows, columns = _weights(grid.h, mode, antialias, h), _weights(grid.w, mode, antialias, w)
     clip = np.zeros((grid.t.size, grid.h.size, grid.w.size, video.shape[3]))
     for i, j in zip(*np.nonzero(time), strict=True):

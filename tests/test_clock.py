@@ -4,7 +4,7 @@ import re
 import pytest
 
 from pymultigrid import Cycles, Schedule, Shape
-from pymultigrid.clock import Clock
+from pymultigrid._clock import Clock
 
 SCHEDULES = [
     Schedule(Shape(4, 16, 112, 112), samples=103, epochs=20, lr_drops=(10, 15)),

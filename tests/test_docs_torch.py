@@ -51,9 +51,10 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
     assert len(BLOCKS) == 4
     exec(compile(BLOCKS[0], PAGE, "exec"), names)
     assert names["step"] == schedule[-1]
-    names["step"] = schedule[6]
     exec(compile(BLOCKS[1], PAGE, "exec"), names)
-    assert names["rest"] == schedule[7:]
+    assert list(names["loader"]) == []  # the state that was saved is the end's
+    saved = torch.load("checkpoint.pt")
+    assert Schedule.from_dict(saved["loader"]["schedule"]) == schedule
     exec(compile(BLOCKS[2].replace("clips=10, crops=3", "clips=2"), PAGE, "exec"), names)
     assert names["found"].scores.shape == (len(dataset), 2)
     exec(compile(BLOCKS[3], PAGE, "exec"), names)

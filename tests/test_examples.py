@@ -16,10 +16,10 @@ NAMES = {"np": np, **{name: getattr(pymultigrid, name) for name in pymultigrid._
 EXTRAS = {
     "pymultigrid.torch": "torch",
     "pymultigrid.video": "av",
-    "pymultigrid.files": "av",
+    "pymultigrid._files": "av",
     "pymultigrid.plot": "matplotlib",
-    "pymultigrid.clock": "numpy",
-    "pymultigrid.sample": "numpy",
+    "pymultigrid._clock": "numpy",
+    "pymultigrid._sample": "numpy",
 }
 
 

@@ -3,10 +3,12 @@
 import ast
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import pymultigrid
 from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +25,7 @@ PYTHON_FILES = {
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
-OWN_BACKEND = {"keras/dataset.py": {"tensorflow"}}
+OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 
 
 def imports(path):
@@ -59,6 +61,27 @@ def test_an_adapter_loads_its_backend_in_a_function_only():
         module = ast.parse((ROOT / "adapters" / name).read_text())
         at_the_top = ast.Module([node for node in module.body if not isinstance(node, ast.FunctionDef)], [])
         assert not backends & {n.name for node in at_the_top.body if isinstance(node, ast.Import) for n in node.names}
+
+
+def test_what_is_private_has_an_underscore():
+    """`pymultigrid.resample` is a function and nothing else: no module stands in a public name's place."""
+    modules = {path.stem for path in (ROOT / "pymultigrid").glob("*.py")}
+    assert {name for name in modules if not name.startswith("_")} == {"plot", "video"}
+    assert not modules & set(pymultigrid.__all__)
+    assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)
+
+
+@pytest.mark.parametrize("adapter", ["torch", "keras"])
+def test_no_module_of_an_adapter_is_called_as_what_it_exports(adapter):
+    modules = {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+    names = {
+        name.value
+        for node in ast.parse((ROOT / "adapters" / adapter / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in node.value.elts
+    }
+    assert names
+    assert not names & modules
 
 
 def test_the_core_names_no_framework():

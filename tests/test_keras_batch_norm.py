@@ -6,8 +6,7 @@ import pytest
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, compiled, fit, network, read, split_network
 
-from pymultigrid import Cycles, Schedule, Shape
-from pymultigrid.sample import mini_batch
+from pymultigrid import Cycles, Schedule, Shape, mini_batch
 
 WEIGHTS = ["gamma", "beta", "moving_mean", "moving_variance"]
 FLOAT = {"rtol": 2e-4, "atol": 2e-5}

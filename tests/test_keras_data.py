@@ -14,8 +14,7 @@ import toy
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset, batches
 from toy import BACKEND, SCHEDULE
 
-from pymultigrid import Schedule, Shape, resample
-from pymultigrid.sample import mini_batch
+from pymultigrid import Schedule, Shape, mini_batch, resample, view_grids
 from pymultigrid.video import Video
 
 FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
@@ -111,7 +110,7 @@ def test_channels_first(paths):
         b, t, h, w = step.shape
         _, (clips, _) = next(iter(dataset.training(FILES)))
         assert clips.shape == (b, 3, t, h, w)
-        assert dataset.evaluation(FILES)[0][0].shape == (2, 3, 8, 32, 32)
+        assert dataset.evaluation(FILES.shape)[0][0].shape == (2, 3, 8, 32, 32)
     finally:
         keras.config.set_image_data_format("channels_last")
 
@@ -175,13 +174,13 @@ def test_an_error_in_a_thread_names_the_file(tmp_path):
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 1), (1, 3), (2, 3)])
 def test_views(paths, clips, crops):
-    views = VideoDataset(paths, range(6), std=0.5, stride=2).evaluation(FILES, clips=clips, crops=crops)
+    views = VideoDataset(paths, range(6), std=0.5, stride=2).evaluation(FILES.shape, clips=clips, crops=crops)
     n = clips * crops
     got, labels = (np.concatenate(part) for part in zip(*(views[i] for i in range(len(views))), strict=True))
     assert labels.tolist() == [label for label in range(6) for _ in range(n)]
     for i in range(6):
         whole = mp4.decode(paths[i])
-        grids = FILES.views(whole.shape[:3], clips=clips, crops=crops, stride=2)
+        grids = view_grids(FILES.shape, whole.shape[:3], clips=clips, crops=crops, stride=2)
         want = [resample(whole, grid, std=0.5, layout="THWC") for grid in grids]
         np.testing.assert_array_equal(got[i * n : (i + 1) * n], want)
 
@@ -195,20 +194,20 @@ def test_evaluation_in_fit_evaluate_and_predict(paths):
         dataset.training(multigrid),
         epochs=2,
         steps_per_epoch=-(-len(FILES) // 2),
-        validation_data=dataset.evaluation(FILES),
+        validation_data=dataset.evaluation(FILES.shape),
         callbacks=[multigrid, count],
         shuffle=False,
         verbose=0,
     )
     assert len(history.history["val_accuracy"]) == 2
-    assert len(tested) == 2 * len(dataset.evaluation(FILES))
-    views = dataset.evaluation(FILES, clips=2, crops=3)
+    assert len(tested) == 2 * len(dataset.evaluation(FILES.shape))
+    views = dataset.evaluation(FILES.shape, clips=2, crops=3)
     logits = model.predict(views, verbose=0)
     assert logits.shape == (6 * 6, 2)
     averaged = logits.reshape(len(dataset), 6, -1).mean(1)
     by_hand = np.stack([model.predict_on_batch(views[i][0]).mean(0) for i in range(6)])
     np.testing.assert_allclose(averaged, by_hand, rtol=1e-3, atol=1e-5)
-    loss, accuracy = model.evaluate(dataset.evaluation(FILES), verbose=0)
+    loss, accuracy = model.evaluate(dataset.evaluation(FILES.shape), verbose=0)
     assert loss == pytest.approx(history.history["val_loss"][-1], rel=1e-4)
     assert accuracy == pytest.approx(history.history["val_accuracy"][-1], rel=1e-4)
 
@@ -223,10 +222,10 @@ def test_bad_arguments(paths):
         VideoDataset(paths, range(6), std=0.0)
     with pytest.raises(TypeError, match=re.escape("sride is no option of VideoDataset; sampling takes stride")):
         VideoDataset(paths, range(6), sride=2)
-    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule: its full shape is evaluated at")):
-        VideoDataset(paths, range(6)).evaluation(FILES.shape)
+    with pytest.raises(TypeError, match=r"shape \(<Schedule: .*>\) must be a Shape; pass schedule.shape"):
+        VideoDataset(paths, range(6)).evaluation(FILES)
     with pytest.raises(ValueError, match=re.escape("crops (0)")):
-        VideoDataset(paths, range(6)).evaluation(FILES, crops=0)
+        VideoDataset(paths, range(6)).evaluation(FILES.shape, crops=0)
     with pytest.raises(TypeError, match=re.escape("must be a MultigridCallback, or a Schedule for a loop of your own")):
         batches([1, 2], toy.read)
     with pytest.raises(ValueError, match=re.escape("schedule has no steps; there is nothing left to train")):
@@ -244,7 +243,7 @@ def test_from_folder(folder):
     assert dataset.classes == ("cat", "dog", "eel")
     assert list(dataset.files.labels) == [0, 0, 1, 1, 2, 2]
     assert repr(dataset) == "VideoDataset(videos=6, classes=3, std=0.5, dtype='float32', layout='THWC')"
-    assert repr(dataset.evaluation(FILES, crops=3)) == "VideoViews(videos=6, clips=1, crops=3, each 8x32x32)"
+    assert repr(dataset.evaluation(FILES.shape, crops=3)) == "VideoViews(videos=6, clips=1, crops=3, each 8x32x32)"
 
 
 # -- resample where Keras' data is -------------------------------------------------------------------------------------
@@ -281,7 +280,7 @@ def test_resample_in_a_tf_data_map():
 # -- the package -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["_batches", "batch_norm", "callback", "dataset", "scaled_lr"])
+@pytest.mark.parametrize("name", ["_batches", "_batch_norm", "_callback", "_dataset", "_scaled_lr"])
 def test_examples_run(name):
     module = importlib.import_module(f"pymultigrid.keras.{name}")
     failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS)

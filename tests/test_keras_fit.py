@@ -8,7 +8,7 @@ from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, Record, close, compiled, fit, level_model, network, number
 
 from pymultigrid import Schedule, Shape
-from pymultigrid.clock import Clock
+from pymultigrid._clock import Clock
 
 SHAPES = [tuple(step.shape) for step in SCHEDULE]
 SCALES = [step.lr_scale for step in SCHEDULE]

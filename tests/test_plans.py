@@ -58,6 +58,8 @@ def test_lists_and_arrays_are_kept_as_tuples():
         (lambda: Cycles(short=0.5), TypeError, "short (0.5) must be a sequence of numbers"),
         (lambda: Cycles(short="1"), TypeError, "short ('1') must be a sequence of numbers"),
         (lambda: Cycles(cycles=0), ValueError, "cycles (0) must be at least 1"),
+        (lambda: Cycles(cycles=10**9), ValueError, "cycles (1000000000) must be at most 100000"),
+        (lambda: Progressive(stages=10**9), ValueError, "stages (1000000000) must be at most 100000"),
         (lambda: Cycles(cycles=1.5), TypeError, "cycles (1.5) must be a whole number"),
         (
             lambda: Cycles(long=None, cycles=2),

@@ -1,12 +1,12 @@
-"""pymultigrid.report: what measured costs of shapes say about the run."""
+"""The report: what measured costs of shapes say about the run."""
 
 import math
 import re
 
 import pytest
 
-from pymultigrid import Cycles, Schedule, Shape
-from pymultigrid.report import Report, ShapeCost, uses
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost
+from pymultigrid._report import uses
 
 FULL = Shape(8, 16, 64, 64)
 

@@ -142,18 +142,18 @@ def test_frames_picked_and_blended():
     video = np.arange(10, dtype="float32").reshape(10, 1, 1, 1)
 
     def frames(axis, **options):
-        short = options.pop("short", "error")
-        return resample(video, Grid(axis, Axis(0, 1, 1), Axis(0, 1, 1), short=short), **options).ravel().tolist()
+        beyond = options.pop("beyond", "error")
+        return resample(video, Grid(axis, Axis(0, 1, 1), Axis(0, 1, 1), beyond=beyond), **options).ravel().tolist()
 
     assert frames(Axis(0, 8, 4)) == [0, 2, 4, 6]
     assert frames(Axis(1, 9, 3)) == [1, 4, 7]
     assert frames(Axis(8, -8, 4)) == [6, 4, 2, 0]
     assert frames(Axis(0, 8, 4), temporal="linear") == [0.5, 2.5, 4.5, 6.5]
-    assert frames(Axis(6, 8, 8), short="clamp") == [6, 7, 8, 9, 9, 9, 9, 9]
-    assert frames(Axis(6, 8, 8), short="loop") == [6, 7, 8, 9, 0, 1, 2, 3]
-    assert frames(Axis(8, 4, 2), short="loop", temporal="linear") == [8.5, 0.5]
-    assert frames(Axis(8, 4, 2), short="clamp", temporal="linear") == [8.5, 9]
-    assert frames(Axis(0, 30, 3), short="loop") == [0, 0, 0]
+    assert frames(Axis(6, 8, 8), beyond="clamp") == [6, 7, 8, 9, 9, 9, 9, 9]
+    assert frames(Axis(6, 8, 8), beyond="loop") == [6, 7, 8, 9, 0, 1, 2, 3]
+    assert frames(Axis(8, 4, 2), beyond="loop", temporal="linear") == [8.5, 0.5]
+    assert frames(Axis(8, 4, 2), beyond="clamp", temporal="linear") == [8.5, 9]
+    assert frames(Axis(0, 30, 3), beyond="loop") == [0, 0, 0]
 
 
 @pytest.mark.parametrize("layout", ["CTHW", "THWC"])

@@ -127,11 +127,11 @@ def test_a_flip_is_the_forward_result_in_reverse(mode, antialias):
 
 
 @pytest.mark.parametrize("temporal", ["nearest", "linear"])
-@pytest.mark.parametrize("short", ["clamp", "loop"])
-def test_short_videos(temporal, short):
+@pytest.mark.parametrize("beyond", ["clamp", "loop"])
+def test_short_videos(temporal, beyond):
     video = make_video((5, 8, 9, 3))
     for t in (Axis(2, 9, 6), Axis(11, -9, 6), Axis(0.5, 20, 7)):
-        grid = Grid(t, Axis(0, 8, 4), Axis(0, 9, 5), short=short)
+        grid = Grid(t, Axis(0, 8, 4), Axis(0, 9, 5), beyond=beyond)
         want = reference.resample(video, grid, temporal=temporal, scale=1 / 255)
         assert off_by(tiles(video, grid, temporal=temporal), want) < LEVEL
 

@@ -24,8 +24,8 @@ NAN, INF = float("nan"), float("inf")
         (VIDEO, (2, 2**40, 2**40), {}, "does not fit in memory: use smaller sizes"),
         (VIDEO, Grid(ONE, Axis(-1, 20, 4), ONE), {}, "grid.h = Axis(start=-1, span=20, size=4) must lie inside"),
         (VIDEO, Grid(ONE, ONE, Axis(30.5, -30, 4)), {}, "must lie inside the video's 30 columns; move or shrink it"),
-        (VIDEO, Grid(Axis(0, 5, 4), ONE, ONE), {}, "Grid(..., short='clamp' or 'loop')"),
-        (VIDEO, Grid(Axis(-1, 5, 4), ONE, ONE, short="loop"), {}, "the video's 4 frames or pass only their end"),
+        (VIDEO, Grid(Axis(0, 5, 4), ONE, ONE), {}, "Grid(..., beyond='clamp' or 'loop')"),
+        (VIDEO, Grid(Axis(-1, 5, 4), ONE, ONE, beyond="loop"), {}, "the video's 4 frames or pass only their end"),
         (VIDEO, Grid(ONE, Axis(0, 1e300, 4), ONE), {}, "must lie inside the video's 20 rows"),
         (
             [VIDEO] * 3,

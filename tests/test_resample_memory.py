@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pymultigrid import _core, resample, set_buffer_limit
-from pymultigrid.resample import default_threads
+from pymultigrid._resample import default_threads
 
 MIB = 1 << 20
 VIDEO = np.random.default_rng(0).integers(0, 256, (8, 60, 80, 3), dtype=np.uint8)

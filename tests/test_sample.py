@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from pymultigrid import Schedule, Shape
-from pymultigrid.sample import mini_batch
+from pymultigrid import Schedule, Shape, mini_batch
 
 SCHEDULE = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, lr_drops=(5,), processes=2)
 

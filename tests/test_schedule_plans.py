@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +25,7 @@ def test_smooth_policies_get_cycles_without_drops():
     assert len(kinetics(lr_drops=(), plan=Cycles(cycles=1)).stages) == 5
     # A third of the cycles' clips in is a third of 196 baseline epochs in.
     assert schedule[stages[4].start].progress == pytest.approx(196 / 239 / 3)
-    middle = (stages[11].last + stages[12].last) / 2
+    middle = (stages[11].clip_stop + stages[12].clip_stop) / 2
     late = next(s for s in schedule[stages[12].start :] if s.first >= middle)
     assert late.progress == pytest.approx(196 / 239)
 
@@ -49,7 +53,7 @@ def test_iterations_are_the_baselines():
     by_iterations = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000), samples=8 * 1000)
     assert by_iterations == by_epochs
     alone = Schedule(Shape(8, 32, 224, 224), iterations=100_000, lr_drops=(50_000, 80_000))
-    assert (alone.samples, alone.epochs, alone.baseline_iterations) == (8, 100_000, 100_000)
+    assert (alone.samples, alone.baseline_epochs, alone.baseline_iterations) == (8, 100_000, 100_000)
     assert len(alone) == pytest.approx(len(by_epochs), abs=len(alone.stages))
 
 
@@ -92,6 +96,19 @@ def test_batch_growth_is_a_dial():
     largest = [max(s.b for s in kinetics(batch_growth=g).shapes) for g in (0, 0.5, 1)]
     assert largest[0] == 8 < largest[1] < largest[2] == 128
     assert {s.lr_scale for s in kinetics(batch_growth=0).stages} == {1}
+
+
+def test_the_plans_of_the_docs():
+    """docs/schedule.md: its code runs, and its commands plan the last three of its schedules."""
+    text = (Path(__file__).parent.parent / "docs" / "schedule.md").read_text()
+    (code,), (commands,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "sh"))
+    made = {}
+    exec(compile(code, "schedule.md", "exec"), made)
+    assert made["paper"] == kinetics(processes=1)
+    assert made["no_data_yet"].baseline_iterations == 40_000
+    for name, command in zip(("long_only", "own", "ramp"), commands.splitlines(), strict=True):
+        done = subprocess.run([sys.executable, *command.split()[1:]], capture_output=True, text=True)
+        assert done.stdout == f"{made[name]}\n", done.stderr
 
 
 def test_phases():

@@ -42,6 +42,7 @@ from pymultigrid import Cycles, Phases, Schedule, Shape
         ({"samples": "10"}, TypeError, "samples ('10') must be a whole number"),
         ({"batch_growth": "1"}, TypeError, "batch_growth ('1') must be a number"),
         ({"batch_growth": 2}, ValueError, "batch_growth (2) must lie in [0, 1]"),
+        ({"lr_scaling": ["sqrt"]}, ValueError, "lr_scaling (['sqrt']) must be one of 'linear', 'sqrt', 'none'"),
         ({"lr_scaling": "cubic"}, ValueError, "lr_scaling ('cubic') must be one of 'linear', 'sqrt', 'none'"),
         (
             {"multiple_of": 15},

@@ -98,15 +98,16 @@ def test_stream_of_clips(schedule):
     assert (last.shape.h, last.shape.w) == (full.h, full.w)
     assert last.first + last.shape.b * schedule.processes == schedule.clips
     for before, stage in zip((None, *schedule.stages), schedule.stages, strict=False):
-        start, first = (0, 0) if before is None else (before.stop, before.last)
-        assert (stage.start, stage.first) == (start, first)
+        start, clip_start = (0, 0) if before is None else (before.stop, before.clip_stop)
+        assert (stage.start, stage.clip_start) == (start, clip_start)
         # end_epoch is a running sum: whole numbers of clips are met up to its rounding.
         planned = stage.end_epoch * schedule.samples * (1 - 1e-13)
-        assert stage.last >= planned
+        assert stage.clip_stop >= planned
+        assert stage.clips == stage.clip_stop - stage.clip_start
         if stage.start < stage.stop:
             largest = max(s.b for s in stage.shapes) * schedule.processes
             ends_training = stage == schedule.stages[-1] and stage.stop - stage.start == 1
-            assert stage.last - largest < planned * (1 + 1e-12) or ends_training
+            assert stage.clip_stop - largest < planned * (1 + 1e-12) or ends_training
             assert schedule[stage.stop - 1].shape == stage.base
             assert schedule[stage.start].stage == schedule.stages.index(stage)
         cells = sum(cost(s.shape) for s in schedule[stage.start : stage.stop][:500]) * schedule.processes
@@ -167,7 +168,7 @@ def test_clock(schedule):
     stages = schedule.stages
     for step in steps:
         stage = stages[step.stage]
-        assert bisect_right(schedule.lr_drops, step.progress * schedule.epochs) == step.lr_stage
+        assert bisect_right(schedule.lr_drops, step.progress * schedule.baseline_epochs) == step.lr_stage
         assert (step.lr_scale, step.base, step.long) == (stage.lr_scale, stage.base, stage.long)
         assert step.shape == stage.shapes[step.short]
         assert step.lr_stage <= stage.lr_stage
@@ -187,7 +188,7 @@ def test_step_policy_on_the_baselines_clock(long_cycle, short_cycle, epochs, dro
         plan=Cycles(long=long_cycle, short=short_cycle),
     )
     for step in schedule:
-        assert bisect_right(drops, step.progress * schedule.epochs) == step.lr_stage
+        assert bisect_right(drops, step.progress * schedule.baseline_epochs) == step.lr_stage
     assert step.lr_stage == len(drops)
 
 

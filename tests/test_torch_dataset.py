@@ -19,7 +19,7 @@ import pymultigrid.torch  # noqa: E402
 from pymultigrid.torch import BatchSampler, VideoDataset, resample  # noqa: E402
 from torch.utils.data import ConcatDataset, DataLoader, random_split  # noqa: E402
 
-from pymultigrid import Schedule, Shape  # noqa: E402
+from pymultigrid import Schedule, Shape, view_grids  # noqa: E402
 from pymultigrid.video import Video  # noqa: E402
 
 SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
@@ -83,7 +83,7 @@ def test_it_prints_what_it_holds(folder, paths):
     assert repr(dataset) == f"VideoDataset(videos=6, classes=3, {held}"
     assert repr(dataset.subset([0, 4])) == f"VideoDataset(videos=2, classes=3, {held}"
     assert repr(VideoDataset(paths, range(6))) == "VideoDataset(videos=6, dtype=torch.float32)"
-    views = dataset.evaluation(SCHEDULE, clips=2, crops=3)
+    views = dataset.evaluation(SCHEDULE.shape, clips=2, crops=3)
     assert repr(views) == "VideoViews(videos=6, clips=2, crops=3, each 8x32x32)"
     assert all(video._index is None for video in dataset.videos)  # no file was opened for it
 
@@ -211,26 +211,34 @@ def test_concatenated_video_data_sets(paths):
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 1), (1, 3), (3, 3)])
 def test_views(paths, clips, crops):
-    views = VideoDataset(paths, range(6), std=0.5, stride=2).evaluation(SCHEDULE, clips=clips, crops=crops)
+    views = VideoDataset(paths, range(6), std=0.5, stride=2).evaluation(SCHEDULE.shape, clips=clips, crops=crops)
     assert len(views) == 6
     for i in range(6):
         got, label = views[i]
         whole = torch.from_numpy(mp4.decode(paths[i]))
-        grids = SCHEDULE.views(whole.shape[:3], clips=clips, crops=crops, stride=2)
+        grids = view_grids(SCHEDULE.shape, whole.shape[:3], clips=clips, crops=crops, stride=2)
         assert got.shape == (clips * crops, 3, 8, 32, 32)
         assert label == i
         assert torch.equal(got, torch.stack([resample(whole, grid, std=0.5) for grid in grids]))
 
 
+def test_views_of_a_data_set_of_segments(paths):
+    """Trained on frames from all over the video, it is evaluated so too."""
+    views = VideoDataset(paths, range(6), std=0.5, segments=True).evaluation(SCHEDULE.shape, clips=2)
+    whole = torch.from_numpy(mp4.decode(paths[3]))
+    grids = view_grids(SCHEDULE.shape, whole.shape[:3], clips=2, segments=True)
+    assert torch.equal(views[3][0], torch.stack([resample(whole, grid, std=0.5) for grid in grids]))
+
+
 def test_views_in_a_loader(paths):
-    views = VideoDataset(paths, range(6)).evaluation(SCHEDULE, crops=3)
+    views = VideoDataset(paths, range(6)).evaluation(SCHEDULE.shape, crops=3)
     shapes = [(batch.shape, labels.tolist()) for batch, labels in DataLoader(views, batch_size=4, num_workers=1)]
     assert shapes == [((4, 3, 3, 8, 32, 32), [0, 1, 2, 3]), ((2, 3, 3, 8, 32, 32), [4, 5])]
 
 
 def test_views_refuse_bad_numbers_at_once(paths):
     with pytest.raises(ValueError, match=re.escape("crops (0)")):
-        VideoDataset(paths, range(6)).evaluation(SCHEDULE, crops=0)
+        VideoDataset(paths, range(6)).evaluation(SCHEDULE.shape, crops=0)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -277,7 +285,7 @@ def test_bad_folders(tmp_path):
 
 
 def test_an_index_is_no_sample(paths):
-    with pytest.raises(TypeError, match="a VideoDataset is indexed by Sample, not int: pass"):
+    with pytest.raises(TypeError, match="a VideoDataset is indexed by Sample, not int: read it by"):
         VideoDataset(paths, range(6))[0]
 
 
@@ -311,11 +319,11 @@ def test_a_short_video_names_itself_and_loops_when_told(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{path}: the video has 5 frames, fewer than the clip's 8 frames")):
         dataset[sample]
     with pytest.raises(ValueError, match=re.escape(f"{path}: the video has 5 frames")):
-        dataset.evaluation(SCHEDULE)[0]
-    for short in ("clamp", "loop"):
-        dataset = VideoDataset([path] * 6, range(6), short=short)
+        dataset.evaluation(SCHEDULE.shape)[0]
+    for beyond in ("clamp", "loop"):
+        dataset = VideoDataset([path] * 6, range(6), beyond=beyond)
         assert dataset[sample][0].shape == (3, 8, 32, 32)
-        assert dataset.evaluation(SCHEDULE, clips=2)[0][0].shape == (2, 3, 8, 32, 32)
+        assert dataset.evaluation(SCHEDULE.shape, clips=2)[0][0].shape == (2, 3, 8, 32, 32)
 
 
 def test_a_short_video_is_refused_at_the_first_coarse_step(tmp_path):
@@ -323,15 +331,15 @@ def test_a_short_video_is_refused_at_the_first_coarse_step(tmp_path):
     path = mp4.write(tmp_path / "short.mp4", frames=5)
     sample = next(iter(BatchSampler(SCHEDULE)))[0]
     assert sample.step.shape.t < 5 < SCHEDULE.shape.t
-    with pytest.raises(ValueError, match=re.escape("of the full shape, which training comes to; pass short=")):
+    with pytest.raises(ValueError, match=re.escape("of the full shape, which training comes to; pass beyond=")):
         VideoDataset([path] * 6, range(6))[sample]
 
 
 def test_kinds_are_refused_by_name(paths):
     with pytest.raises(TypeError, match=re.escape("must be a list of files; VideoDataset.from_folder takes a folder")):
         VideoDataset(str(paths[0]), [0])
-    with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule: its full shape is evaluated at")):
-        VideoDataset(paths, range(len(paths))).evaluation(SCHEDULE.shape)
+    with pytest.raises(TypeError, match=r"shape \(<Schedule: .*>\) must be a Shape; pass schedule.shape"):
+        VideoDataset(paths, range(len(paths))).evaluation(SCHEDULE)
 
 
 def test_a_truncated_file_in_a_worker_names_itself(tmp_path):

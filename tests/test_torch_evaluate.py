@@ -41,7 +41,7 @@ class Sizes(nn.Module):
 
 @pytest.mark.parametrize("average", ["softmax", "logits"])
 def test_the_average_over_the_views_of_each_video(dataset, average):
-    model, views = network(), dataset.evaluation(SCHEDULE, clips=2, crops=3)
+    model, views = network(), dataset.evaluation(SCHEDULE.shape, clips=2, crops=3)
     found = evaluate(model, views, average=average)
     model.eval()
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_the_average_over_the_views_of_each_video(dataset, average):
 @pytest.mark.parametrize("batch_size", [None, 1, 5])
 def test_memory_is_bounded(dataset, clips, crops, batch_size):
     model = Sizes(network())
-    evaluate(model, dataset.evaluation(SCHEDULE, clips=clips, crops=crops), batch_size=batch_size)
+    evaluate(model, dataset.evaluation(SCHEDULE.shape, clips=clips, crops=crops), batch_size=batch_size)
     assert max(model.clips) == min(batch_size or SCHEDULE.shape.b, max(clips * crops, batch_size or SCHEDULE.shape.b))
     assert sum(model.clips) == 20 * clips * crops
 
@@ -66,12 +66,12 @@ def test_clips_that_are_resampled_on_the_device(dataset):
     paths = [video.path for video in dataset.videos]
     other = VideoDataset(paths, dataset.labels, mean=0.45, std=0.225, resample_on="device")
     model = network()
-    first, second = (evaluate(model, each.evaluation(SCHEDULE, clips=2)) for each in (dataset, other))
+    first, second = (evaluate(model, each.evaluation(SCHEDULE.shape, clips=2)) for each in (dataset, other))
     assert torch.equal(first.scores, second.scores)
 
 
 def test_it_is_deterministic_and_leaves_no_trace(dataset):
-    model, views = network(), dataset.evaluation(SCHEDULE, clips=2)
+    model, views = network(), dataset.evaluation(SCHEDULE.shape, clips=2)
     model.train()
     model[0][1].eval()  # frozen, as in fine-tuning
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -88,13 +88,13 @@ def test_it_is_deterministic_and_leaves_no_trace(dataset):
 def test_the_mode_is_restored_after_an_error(dataset):
     model = nn.Sequential(network(), nn.Unflatten(1, (7, 7)))
     with pytest.raises(RuntimeError):
-        evaluate(model, dataset.evaluation(SCHEDULE))
+        evaluate(model, dataset.evaluation(SCHEDULE.shape))
     assert all(module.training for module in model.modules())
 
 
 def test_autocast(dataset):
     with torch.autocast("cpu", torch.bfloat16):
-        found = evaluate(network(), dataset.evaluation(SCHEDULE))
+        found = evaluate(network(), dataset.evaluation(SCHEDULE.shape))
     assert found.scores.dtype == torch.float32
     torch.testing.assert_close(found.scores.sum(1), torch.ones(20))
 
@@ -102,10 +102,10 @@ def test_autocast(dataset):
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_bar_is_for_terminals(dataset, progress, monkeypatch, capsys):
     pytest.importorskip("tqdm", reason="tqdm is missing: the progress bar is NOT tested")
-    evaluate(network(), dataset.evaluation(SCHEDULE), progress=progress)
+    evaluate(network(), dataset.evaluation(SCHEDULE.shape), progress=progress)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    evaluate(network(), dataset.evaluation(SCHEDULE), progress=progress)
+    evaluate(network(), dataset.evaluation(SCHEDULE.shape), progress=progress)
     assert ("evaluate: 100%" in capsys.readouterr().err) == progress
 
 
@@ -119,8 +119,8 @@ def test_accuracy():
 
 
 def test_bad_arguments(dataset):
-    views = dataset.evaluation(SCHEDULE)
-    with pytest.raises(TypeError, match=re.escape("views (VideoDataset) must be what dataset.evaluation(schedule)")):
+    views = dataset.evaluation(SCHEDULE.shape)
+    with pytest.raises(TypeError, match=re.escape("views (VideoDataset) must be what dataset.evaluation(shape)")):
         evaluate(network(), dataset)
     with pytest.raises(ValueError, match=re.escape('average (\'sum\') must be "softmax" or "logits"')):
         evaluate(network(), views, average="sum")
@@ -130,4 +130,4 @@ def test_bad_arguments(dataset):
         evaluate(network()[0], views)
     strings = VideoDataset([video.path for video in dataset.videos], ["a"] * 20)
     with pytest.raises(TypeError, match=re.escape("labels (('a', 'a', 'a', 'a')) must be whole numbers, one")):
-        evaluate(network(), strings.evaluation(SCHEDULE))
+        evaluate(network(), strings.evaluation(SCHEDULE.shape))

@@ -108,12 +108,12 @@ def test_two_processes(example, videos, tmp_path):
 ACCUMULATION = {
     "lightning_trainer.py": [
         ("processes=DEVICES * NODES", "processes=2"),
-        ("BatchSampler(rest, seed=0)", "BatchSampler(rest, seed=0, accumulate=2)"),
-        ("logger=False,", "logger=False, accumulate_grad_batches=2,"),
+        ("seed=0, num_workers=2", "seed=0, accumulate=2, num_workers=2"),
+        ('"logger": False', '"logger": False, "accumulate_grad_batches": 2'),
     ],
     "transformers_trainer.py": [
         ("self.args.world_size", "2"),
-        ("BatchSampler(self.schedule, seed=0)", "BatchSampler(self.schedule, seed=0, accumulate=2)"),
+        ("seed=0, num_workers=2", "seed=0, accumulate=2, num_workers=2"),
         ("num_train_epochs=1,", "num_train_epochs=1, gradient_accumulation_steps=2,"),
     ],
 }

@@ -9,7 +9,7 @@ pytest.importorskip("av", reason="PyAV is missing: real video files are NOT test
 
 import mp4  # noqa: E402
 from pymultigrid.torch import BatchSampler, DecodedClips, VideoDataset, resample  # noqa: E402
-from pymultigrid.torch.decoded import cut  # noqa: E402
+from pymultigrid.torch._decoded import cut  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from pymultigrid import Axis, Grid, Schedule, Shape  # noqa: E402
@@ -35,8 +35,8 @@ def paths(tmp_path_factory):
 def test_device_mode_gives_the_clips_of_worker_mode(paths, workers, context, dtype):
     """The same loop and the same clips: flipped ones, cut boxes and whole frames among them."""
     batches = []
-    for resample_on in ("worker", "device"):
-        dataset = VideoDataset(paths, range(6), stride=2, area=(0.2, 1.0), dtype=dtype, resample_on=resample_on)
+    for on in ("worker", "device"):
+        dataset = VideoDataset(paths, range(6), stride=2, area=(0.2, 1.0), flip=0.5, dtype=dtype, resample_on=on)
         loader = DataLoader(
             dataset,
             batch_sampler=BatchSampler(SCHEDULE[:10], seed=5),
@@ -65,7 +65,7 @@ def test_what_travels_to_the_device_is_the_box(paths):
 @pytest.mark.parametrize("crops", [1, 3])
 def test_views_on_the_device(paths, crops):
     here, there = (
-        VideoDataset(paths, range(6), std=0.5, resample_on=on).evaluation(SCHEDULE, clips=2, crops=crops)
+        VideoDataset(paths, range(6), std=0.5, resample_on=on).evaluation(SCHEDULE.shape, clips=2, crops=crops)
         for on in ("worker", "device")
     )
     for (want, _), (views, _) in zip(DataLoader(here, batch_size=4), DataLoader(there, batch_size=4), strict=True):

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is missing: preflight was NOT tested")
 
-from pymultigrid.torch.passes import Alive  # noqa: E402
+from pymultigrid.torch._passes import Alive  # noqa: E402
 from test_torch_preflight import FULL, fly, net  # noqa: E402
 
 from pymultigrid import Schedule  # noqa: E402

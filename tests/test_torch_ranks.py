@@ -11,8 +11,9 @@ torch = pytest.importorskip(
 
 from processes import processes  # noqa: E402
 from pymultigrid.torch import SubBatchNorm3d, sub_batches  # noqa: E402
+from pymultigrid.torch._batch_norm import norms_of, splitting  # noqa: E402
 from test_torch_batch_norm import batch, close  # noqa: E402
-from test_torch_sub_batches import GOLDEN, net  # noqa: E402
+from test_torch_sub_batches import GOLDEN  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pymultigrid import Schedule, Shape  # noqa: E402
@@ -46,7 +47,7 @@ def plain_batch_norm_on_all_clips(rank, step, layout, **options):
     mine = slice(0, 1) if rank == 0 else slice(1, 4)
     part = everything.detach()[mine].clone().requires_grad_()
     for _ in range(2):
-        with sub_batches(model, step) as splits:
+        with splitting(norms_of(model), step, 8, clips=1) as splits:
             out = model(part)
             out.square().cos().sum().backward()
         want = plain(everything)
@@ -66,7 +67,7 @@ def half_precision_and_compiled(rank, step):
     torch.manual_seed(rank)
     model = SubBatchNorm3d.convert(nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4)))
     compiled = torch.compile(model, backend="aot_eager", dynamic=False)
-    x = batch(2, (3, 2, 3, 3)) + rank
+    x = batch(2, (3, 8, 32, 32)) + rank
     with sub_batches(model, step), torch.autocast("cpu", torch.bfloat16):
         want = model(x)
         with warnings.catch_warnings():
@@ -84,7 +85,7 @@ def a_network_of_half_precision(step):
         half, exact = SubBatchNorm3d(4).to(dtype), SubBatchNorm3d(4)
         clips = [x.requires_grad_(), x.detach().float().requires_grad_()]
         for norm, part in zip((half, exact), clips, strict=True):
-            with sub_batches(norm, step):
+            with splitting([norm], step, 8, clips=2):
                 norm(part).float().cos().sum().backward()
         for got, want in zip((clips[0], *half.parameters()), (clips[1], *exact.parameters()), strict=True):
             assert got.grad.dtype == dtype
@@ -122,18 +123,18 @@ def neighbours(rank):
     for b, mean in ((4, 0.5 if rank < 2 else 3.0), (3, 2.0), (1, 2.0)):
         norm = SubBatchNorm3d(1, momentum=1.0)
         with sub_batches(norm, per_process(b, 5)[-1]):
-            norm(torch.full((b, 1, 1, 1, 1), float(rank)))
+            norm(torch.full((b, 1, 8, 32, 32), float(rank)))
         assert float(norm.running_mean) == pytest.approx(mean)
 
 
 def from_stage_to_stage(schedule):
-    model, asked = SubBatchNorm3d.convert(net())[:2], []
+    model, asked = SubBatchNorm3d.convert(nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4))), []
     for stage in schedule.stages[:4]:
         step = schedule[stage.stop - 1]
         with sub_batches(model, step) as splits:
             asked.append((step.base.b, splits, model[1].ranks))
             copy.deepcopy(model)
-            model(batch(step.shape.b, (3, 4, 6, 6))).sum().backward()
+            model(batch(step.shape.b, (3, *tuple(step.shape)[1:]))).sum().backward()
         assert (model[1].splits, model[1].ranks) == (1, 1)
     assert asked == [(16, 2, 1), (8, 1, 1), (4, 1, 2), (2, 1, 4)]
     with sub_batches(model, schedule[-1], base=2):

@@ -103,7 +103,7 @@ def test_compiled():
         return resample(video, grid, mean=0.5, std=[0.2, 0.3, 0.4], **options) * 2
 
     compiled = torch.compile(batch, backend="eager", fullgraph=True)
-    other = Grid(Axis(2, 8, 4), Axis(1.5, 40, 20), Axis(0, 48, 24), short="clamp")
+    other = Grid(Axis(2, 8, 4), Axis(1.5, 40, 20), Axis(0, 48, 24), beyond="clamp")
     for video in (VIDEO, VIDEO[None], [VIDEO, VIDEO[1:]]):
         for grid in (GRID, other, (4, 20, 24)):
             torch._dynamo.reset()

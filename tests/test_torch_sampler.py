@@ -57,8 +57,8 @@ def test_every_video_once_in_an_epoch():
 
 def test_the_grid_is_the_steps():
     sample = list(BatchSampler(SCHEDULE, seed=5))[7][2]
-    want = sample.step.grid((40, 48, 64), seed=5, sample=sample.position, stride=2, short="loop")
-    assert sample.grid((40, 48, 64), stride=2, short="loop") == want
+    want = sample.step.grid((40, 48, 64), seed=5, sample=sample.position, stride=2, beyond="loop")
+    assert sample.grid((40, 48, 64), stride=2, beyond="loop") == want
 
 
 def test_a_sample_is_frozen_and_pickles():

@@ -47,7 +47,7 @@ def read(item, sample):
     """What a batch holds of an item: the clip, which video it is, and its position in the stream."""
     data, number = item
     video = Video(data)
-    return video.clip(sample.grid(video.extent, stride=2, short="loop"), std=0.5), number, sample.position
+    return video.clip(sample.grid(video.extent, stride=2, beyond="loop"), std=0.5), number, sample.position
 
 
 def read_fields(item, sample):
@@ -84,7 +84,7 @@ def test_the_clip_is_the_one_of_a_batch_sampler(videos):
     step, (clips, numbers, _) = SCHEDULE[0], next(iter(StreamDataset(videos, SCHEDULE, read, seed=3)))
     for clip, number, sample in zip(clips, numbers.tolist(), next(iter(BatchSampler(SCHEDULE, seed=3))), strict=True):
         video = Video(videos[number][0])
-        want = video.clip(sample.grid(video.extent, stride=2, short="loop"), std=0.5)
+        want = video.clip(sample.grid(video.extent, stride=2, beyond="loop"), std=0.5)
         assert torch.equal(clip, torch.from_numpy(want))
     assert len(clips) == step.shape.b
 

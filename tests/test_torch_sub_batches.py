@@ -13,7 +13,7 @@ torch = pytest.importorskip(
     "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
 )
 
-from pymultigrid.torch import SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
+from pymultigrid.torch import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches  # noqa: E402
 from test_torch_batch_norm import batch, close, pair  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
@@ -71,6 +71,14 @@ def test_each_class_converts_its_own_dimension_and_a_root():
     assert SubBatchNorm1d.revert(root)._buffers.keys() == nn.BatchNorm1d(2)._buffers.keys()
 
 
+def test_their_base_converts_and_reverts_all_three():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), Own(2))
+    assert SubBatchNorm.convert(model) is model
+    assert [type(m) for m in model] == [SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, Own]
+    SubBatchNorm.revert(model)
+    assert [type(m) for m in model] == [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, Own]
+
+
 def test_checkpoints_go_both_ways():
     plain, sub = net(), SubBatchNorm3d.convert(net())
     sub.load_state_dict(plain.state_dict())
@@ -78,14 +86,14 @@ def test_checkpoints_go_both_ways():
 
 
 def test_the_optimizer_goes_on_and_hooks_stay():
-    model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4))
+    model = nn.Sequential(nn.Conv3d(3, 4, (2, 3, 3)), nn.BatchNorm3d(4))
     calls = []
     model[1].register_forward_hook(lambda *_: calls.append(1))
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def train():
         with sub_batches(model, SCHEDULE[0]):
-            model(batch(16, (3, 4, 6, 6))).pow(2).sum().backward()
+            model(batch(64, (3, 2, 23, 23))).pow(2).sum().backward()
         opt.step()
         opt.zero_grad()
 
@@ -115,7 +123,7 @@ def test_weight_decay_groups_are_the_same_before_and_after():
     ids = [[id(p) for p in group["params"]] for group in before.param_groups]
     SubBatchNorm3d.convert(model)
     with sub_batches(model, SCHEDULE[0]):
-        model[:2](batch(16, (3, 4, 6, 6))).pow(2).sum().backward()
+        model[:2](batch(64, (3, 3, 23, 23))).pow(2).sum().backward()
     before.step()
     after = decayed(model)
     assert [[id(p) for p in group["params"]] for group in before.param_groups] == ids
@@ -150,7 +158,7 @@ def test_undone_when_the_step_fails_and_when_nested():
 
 def test_evaluation_inside_a_step_is_not_split():
     norm, plain = pair(SubBatchNorm3d, nn.BatchNorm3d, 4)
-    x = batch(64, (4, 2, 3, 3))
+    x = batch(64, (4, 2, 23, 23))
     with sub_batches(norm, SCHEDULE[0]):
         assert torch.equal(norm.eval()(x), plain.eval()(x))
 
@@ -158,7 +166,7 @@ def test_evaluation_inside_a_step_is_not_split():
 def test_activation_checkpointing_inside_the_step():
     model = SubBatchNorm3d.convert(nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, momentum=1.0), nn.ReLU()))
     other = copy.deepcopy(model)
-    x = batch(64, (3, 2, 3, 3))
+    x = batch(64, (3, 2, 23, 23))
     for net, run in ((model, lambda x: checkpoint(model, x, use_reentrant=False)), (other, other)):
         with sub_batches(net, SCHEDULE[0]):
             run(x).pow(2).mean().backward()
@@ -236,21 +244,20 @@ def test_golden_splits(config, stage):
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def test_kinds_are_refused_by_name():
-    from pymultigrid.torch import SubBatchNorm
-
-    net = nn.Sequential(nn.BatchNorm3d(2))
-    with pytest.raises(TypeError, match=re.escape("call SubBatchNorm3d.convert(model), or 2d or 1d")):
-        SubBatchNorm.convert(net)
-    step = re.escape("step (0) must be a Step; take it from zip(schedule, loader)")
-    with pytest.raises(TypeError, match=step), sub_batches(SubBatchNorm3d.convert(net), 0):
+def test_a_step_must_be_one():
+    norm = SubBatchNorm3d(2)
+    with (
+        pytest.raises(TypeError, match=re.escape("step (0) must be a Step; take it from the loop")),
+        sub_batches(norm, 0),
+    ):
         pass
 
 
 def test_refusals():
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4))
     with pytest.raises(
-        ValueError, match=re.escape("model (Linear) has no SubBatchNorm; call SubBatchNorm3d.convert(model)")
+        ValueError, match=re.escape("model (Sequential) has batch norms and none of them is a SubBatchNorm")
     ):
-        sub_batches(nn.Linear(2, 2), SCHEDULE[0]).__enter__()
+        sub_batches(model, SCHEDULE[0]).__enter__()
     with pytest.raises(ValueError, match=re.escape("base (0) must be at least 1: the clips of a sub-batch")):
         sub_batches(SubBatchNorm3d(2), SCHEDULE[0], base=0).__enter__()

@@ -166,10 +166,10 @@ def test_clip_equals_resampling_the_whole_video(clip40, t):
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("short", ["clamp", "loop"])
-def test_clip_of_a_short_video(tmp_path, short):
+@pytest.mark.parametrize("beyond", ["clamp", "loop"])
+def test_clip_of_a_short_video(tmp_path, beyond):
     path = mp4.write(tmp_path / "short.mp4", frames=5)
-    grid = Grid(Axis(2, 16, 8), Axis(0, 48, 24), Axis(0, 64, 24), short=short)
+    grid = Grid(Axis(2, 16, 8), Axis(0, 48, 24), Axis(0, 64, 24), beyond=beyond)
     frames = grid.frames(5)
     assert max(frames) <= 4
     want = np.stack([resample(mp4.decode(path)[f : f + 1], (1, 24, 24))[:, 0] for f in frames], 1)

@@ -27,7 +27,7 @@ PIXELS[LABELS == 1] += 60
 
 
 def read(samples):
-    grids = [sample.grid(EXTENT, stride=2) for sample in samples]
+    grids = [sample.grid(EXTENT, stride=2, flip=0.5) for sample in samples]
     return resample([PIXELS[s] for s in samples], grids, layout="THWC", threads=1), LABELS[[s.index for s in samples]]
 
 

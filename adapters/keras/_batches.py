@@ -10,12 +10,12 @@ from itertools import islice
 from typing import Any, final
 
 import numpy as np
-from pymultigrid.keras.callback import MultigridCallback
+from pymultigrid.keras._callback import MultigridCallback
 
 import keras
 from pymultigrid import Schedule, Step
-from pymultigrid.resample import default_threads
-from pymultigrid.sample import Batch, Sample, mini_batch
+from pymultigrid._resample import default_threads
+from pymultigrid._sample import Batch, Sample, mini_batch
 
 Read = Callable[[Sequence[Sample]], Any]
 # Mini-batches that Keras may read to build the model, before it calls any callback: JAX reads one ahead.

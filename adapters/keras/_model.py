@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from pymultigrid.keras.batch_norm import SubBatchNormalization
+from pymultigrid.keras._batch_norm import SubBatchNormalization
 
 import keras
 from pymultigrid import Schedule

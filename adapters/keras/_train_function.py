@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pymultigrid.keras.batch_norm import SubBatchNormalization
-from pymultigrid.keras.scaled_lr import ScaledLR
+from pymultigrid.keras._batch_norm import SubBatchNormalization
+from pymultigrid.keras._scaled_lr import ScaledLR
 
 import keras
 from keras import ops

@@ -15,10 +15,9 @@ from time import process_time
 
 import torch
 from network import Network
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, preflight, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, preflight, sub_batches
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 from training import plan, read
 from videos import DIGITS, MOTIONS, write_split
 
@@ -32,14 +31,14 @@ def loss(model: nn.Module, clips: Tensor) -> Tensor:
 
 def seconds_per_clip(dataset: VideoDataset, steps: Schedule) -> tuple[float, float, float]:
     """Train on the steps, and return the CPU seconds a clip took: forward and backward, with the rest, with reading."""
-    model = SubBatchNorm3d.convert(Network(DIGITS, MOTIONS))
+    model = SubBatchNorm.convert(Network(DIGITS, MOTIONS))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
     lr = ScaledLR(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0), steps)
     passes = rest = reading = 0.0
-    batches = iter(DataLoader(dataset, batch_sampler=BatchSampler(steps, seed=0)))
-    for step in steps:
+    batches = iter(Loader(dataset, steps, seed=0))
+    for _ in steps:
         times = [process_time()]
-        clips, _ = next(batches)
+        step, (clips, _) = next(batches)
         times.append(process_time())
         with sub_batches(model, step):
             optimizer.zero_grad()
@@ -79,7 +78,7 @@ def main() -> None:
         dataset = read(write_split(Path(folder), "train", options.videos, seed=0))
         epochs = 2400 * 8 / options.videos  # 2400 iterations of the baseline
         schedule = plan("long+short", options.videos, epochs)
-        model = SubBatchNorm3d.convert(Network(DIGITS, MOTIONS))
+        model = SubBatchNorm.convert(Network(DIGITS, MOTIONS))
         print(preflight(model, schedule, loss, dataset=dataset, repeats=options.rounds))
         print()
         compare(dataset, schedule, plan("baseline", options.videos, epochs), options.rounds)

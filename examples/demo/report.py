@@ -79,7 +79,8 @@ def seconds_of_baseline(outcomes: Sequence[Outcome], accuracy: float) -> float |
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Say what was measured, in two sentences."""
     base = longest(outcomes, "baseline")
-    multigrid = next(o for o in outcomes if o.kind == "long+short" and o.schedule.epochs == base.schedule.epochs)
+    length = base.schedule.baseline_epochs
+    multigrid = next(o for o in outcomes if o.kind == "long+short" and o.schedule.baseline_epochs == length)
     per_epoch = base.seconds / base.epochs / (multigrid.seconds / multigrid.epochs)
     in_compute = compute(base) / base.epochs / (compute(multigrid) / multigrid.epochs)
     waits, base_waits = (o.seconds_data / o.seconds for o in (multigrid, base))
@@ -116,8 +117,8 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     figure = Figure(figsize=(8, 8.6), dpi=200, layout="constrained")
     halves = figure.add_gridspec(2, 1, height_ratios=(1.45, 1))
     top, bottom = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
-    full = longest(outcomes, "baseline").schedule.epochs
-    alike = [o for o in outcomes if o.schedule.epochs == full]  # one of each kind
+    full = longest(outcomes, "baseline").schedule.baseline_epochs
+    alike = [o for o in outcomes if o.schedule.baseline_epochs == full]  # one of each kind
     draw_schedules(top.subplots(len(alike), 1, sharex=True), alike)
     top.suptitle("(a) Mini-batches (frames x size², darker is coarser) and learning rate over training", fontsize=10)
     accuracy, cost = bottom.subplots(1, 2, width_ratios=(1.5, 1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from network import Network
-from pymultigrid.torch import BatchSampler, ScaledLR, SubBatchNorm3d, VideoDataset, sub_batches
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -79,10 +79,10 @@ def read(split: Split) -> VideoDataset:
     return dataset
 
 
-def load(dataset: Any, **options: Any) -> DataLoader[Any]:
+def loading() -> dict[str, Any]:
     """Decode in as many processes as there are cores, far ahead: a coarse mini-batch has up to 16 times more clips."""
     workers = min(8, os.cpu_count() or 1)
-    return DataLoader(dataset, num_workers=workers, prefetch_factor=8, pin_memory=torch.cuda.is_available(), **options)
+    return {"num_workers": workers, "prefetch_factor": 8, "pin_memory": torch.cuda.is_available()}
 
 
 def relative_lr(progress: float) -> float:
@@ -96,7 +96,7 @@ def run(kind: str, schedule: Schedule, training: VideoDataset, test: VideoDatase
     """Train from the same first weights on `schedule`, then evaluate at the full shape."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
-    model = SubBatchNorm3d.convert(Network(DIGITS, MOTIONS)).to(device)
+    model = SubBatchNorm.convert(Network(DIGITS, MOTIONS)).to(device)
     seconds_data, seconds_model = train(model, schedule, training, device, BASE_LR[kind], seed, title)
     right = evaluate(model, schedule, test, device)
     digit, motion = right.float().mean(0).tolist()
@@ -119,13 +119,13 @@ def train(
         optimizer, lambda iteration: relative_lr((iteration + 1) / (schedule.baseline_iterations + 1))
     )
     lr = ScaledLR(policy, schedule)
-    batches = iter(load(dataset, batch_sampler=BatchSampler(schedule, seed=seed)))
+    batches = iter(Loader(dataset, schedule, seed=seed, **loading()))
     seconds_data = seconds_model = 0.0
     model.train()
     with progress_bar(desc=title, total=len(schedule)) as bar:
-        for step in schedule:
+        for _ in schedule:
             start = perf_counter()
-            clips, labels = next(batches)
+            step, (clips, labels) = next(batches)
             ready = perf_counter()
             with sub_batches(model, step):
                 loss = loss_of(model, clips.to(device), [label.to(device) for label in labels])
@@ -151,7 +151,7 @@ def evaluate(model: Network, schedule: Schedule, dataset: VideoDataset, device: 
     """Return whether (digit, motion) is right for each video, at the full shape."""
     model.eval()
     right = []
-    for views, labels in load(dataset.evaluation(schedule), batch_size=32):
+    for views, labels in DataLoader(dataset.evaluation(schedule.shape), batch_size=32, **loading()):
         logits = model(views.flatten(0, 1).to(device))
         right.append(torch.stack([out.cpu().argmax(1) == label for out, label in zip(logits, labels, strict=True)], 1))
     return torch.cat(right)

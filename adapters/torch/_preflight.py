@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pymultigrid.torch.passes import At, Extents, Loss, Passes, is_compiled, tensors
-from pymultigrid.torch.resample import torch_dtype
+from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._resample import torch_dtype
 
 import torch
-from pymultigrid import Cycles, Schedule, Shape, Step
-from pymultigrid.report import Report, ShapeCost, uses
-from pymultigrid.sample import mini_batch
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid._report import uses
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
@@ -130,7 +129,7 @@ def preflight(
         median = statistics.median(times[shape])
         rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
-    versions = sum(map(len, steps.values())) if passes.splits else len(steps)
+    versions = sum(map(len, steps.values())) if passes.norms else len(steps)
     report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
     for text in report.warnings:
         warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,14 @@ Costs = Mapping[tuple[int, int, int], float]
 _LR_POWER = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 
 
-def baseline(shape: object) -> Shape:
-    """Return `shape`, a Shape."""
-    if not isinstance(shape, Shape):
-        yours = shape if isinstance(shape, tuple) and len(shape) == 4 else (8, 32, 224, 224)
-        raise TypeError(f"shape ({reprlib.repr(shape)}) must be a Shape; write Shape{yours}")
-    return shape
+def shape(value: object) -> Shape:
+    """Return `value`, a Shape."""
+    if isinstance(value, Shape):
+        return value
+    if isinstance(getattr(value, "shape", None), Shape):
+        raise TypeError(f"shape ({value!r}) must be a Shape; pass schedule.shape")
+    yours = value if isinstance(value, tuple) and len(value) == 4 else (8, 32, 224, 224)
+    raise TypeError(f"shape ({reprlib.repr(value)}) must be a Shape; write Shape{yours}")
 
 
 def whole(name: str, value: int) -> int:
@@ -30,11 +33,13 @@ def whole(name: str, value: int) -> int:
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
 
 
-def count(name: str, value: int) -> int:
-    """Return `value`, a whole number of at least 1."""
+def count(name: str, value: int, most: float = math.inf) -> int:
+    """Return `value`, a whole number of at least 1 and at most `most`."""
     count = whole(name, value)
     if count < 1:
         raise ValueError(f"{name} ({count}) must be at least 1")
+    if count > most:
+        raise ValueError(f"{name} ({count}) must be at most {most}")
     return count
 
 
@@ -92,6 +97,6 @@ def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
 
 def lr_power(lr_scaling: LRScaling) -> float:
     """Return the power of the batch that the learning rate follows."""
-    if lr_scaling not in _LR_POWER:
+    if not isinstance(lr_scaling, str) or lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
     return _LR_POWER[lr_scaling]

@@ -1,4 +1,4 @@
-"""Numbers as a table that a person understands."""
+"""Stages and measurements as text tables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ _HEADER = (
 )
 
 
-def draw(stages: Sequence[Stage], full: Shape) -> str:
-    """Return a line per stage: its share of the compute, and its dearest step relative to the baseline's (memory)."""
+def stage_table(stages: Sequence[Stage], full: Shape) -> str:
+    """Format stages as a text table.
+
+    `compute` is a stage's share of the run, `memory` its dearest step relative to the baseline's.
+    """
     total = sum(stage.cells for stage in stages)
     rows = [
         (
@@ -31,7 +34,7 @@ def draw(stages: Sequence[Stage], full: Shape) -> str:
             str(stage.base),
             " ".join(f"{s.b}x{s.h}" if s.h == s.w else f"{s.b}x{s.h}x{s.w}" for s in stage.shapes[:-1]) or "-",
             f"{stage.lr_scale:g}",
-            f"{stage.last - stage.first:,}",
+            f"{stage.clips:,}",
             f"{stage.cells / total:.1%}",
             f"{max(map(math.prod, stage.shapes)) / math.prod(full):.2f}",
         )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pymultigrid.keras._batches import batches
-from pymultigrid.keras.callback import MultigridCallback
+from pymultigrid.keras._callback import MultigridCallback
 
 import keras
-from pymultigrid import Schedule, resample
-from pymultigrid.resample import default_threads
-from pymultigrid.sample import Sample
+from pymultigrid import Schedule, Shape, resample
+from pymultigrid._resample import default_threads
+from pymultigrid._sample import Sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +38,7 @@ class VideoDataset:
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> for step, (clips, labels) in dataset.training(schedule):
     ...     assert clips.shape == (*tuple(step.shape), 3)
-    >>> views, labels = dataset.evaluation(schedule, clips=2, crops=3)[1]
+    >>> views, labels = dataset.evaluation(schedule.shape, clips=2, crops=3)[1]
     >>> views.shape, labels.tolist()
     ((6, 8, 32, 32, 3), [1, 1, 1, 1, 1, 1])
 
@@ -56,9 +56,9 @@ class VideoDataset:
     dtype
         Of the clips: ``"float32"``, ``"float16"``, or ``"uint8"``, which leaves scaling to the model (``Rescaling``).
     sampling
-        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0.5``, ``segments=False`` and
-        ``short="error"``, as `Step.grid` takes them. Pass ``flip=0`` where left and right matter; ``short="loop"`` or
-        ``"clamp"`` admits videos shorter than the clip.
+        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0``, ``segments=False`` and
+        ``beyond="error"``, as `Step.grid` takes them. ``flip=0.5`` mirrors half of the clips, for labels that have no
+        left and right; ``beyond="loop"`` or ``"clamp"`` admits videos shorter than the clip.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class VideoDataset:
         dtype: str = "float32",
         **sampling: Any,
     ) -> None:
-        from pymultigrid.files import VideoFiles  # PyAV is needed by those who read files, not by the rest
+        from pymultigrid._files import VideoFiles  # PyAV is needed by those who read files, not by the rest
 
         self.files = VideoFiles(paths, labels, **sampling)
         self.classes: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class VideoDataset:
 
         ``dataset.classes`` are their names. `options` are the class's.
         """
-        from pymultigrid.files import in_folder
+        from pymultigrid._files import in_folder
 
         paths, labels, classes = in_folder(folder)
         dataset = cls(paths, labels, **options)
@@ -135,49 +135,45 @@ class VideoDataset:
         clips = resample(pixels, grids, threads=1, **self.output)
         return clips, _stack([self.files.labels[sample.index] for sample in samples])
 
-    def evaluation(
-        self, schedule: Schedule, *, clips: int = 1, crops: int = 1, workers: int | None = None
-    ) -> VideoViews:
-        """Return the same files for ``validation_data``, ``evaluate`` and ``predict``: the full shape, nothing random.
+    def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1, workers: int | None = None) -> VideoViews:
+        """Return the same files for ``validation_data``, ``evaluate`` and ``predict`` at `shape`: ``schedule.shape``.
 
-        See `VideoViews`; the stride and what a short video is are this data set's.
+        See `VideoViews`; nothing is random, and ``stride``, ``segments`` and ``beyond`` are this data set's.
         """
-        return VideoViews(self, schedule, clips=clips, crops=crops, workers=workers)
+        return VideoViews(self, shape, clips=clips, crops=crops, workers=workers)
 
 
 class VideoViews(keras.utils.PyDataset):
     """Labelled video files on their evaluation grids, in order: item i is (views, labels), views B x T x H x W x C.
 
     With N = clips x crops views of each video, its views follow one another and each carries the video's label;
-    ``model.predict(views).reshape(len(dataset), N, -1).mean(1)`` averages over them. T, H, W are the schedule's full
-    shape, and B is at most its mini-batch (or N); see `Schedule.views`.
+    ``model.predict(views).reshape(len(dataset), N, -1).mean(1)`` averages over them. T, H, W are those of
+    `shape`, and B is at most its batch (or N); see `view_grids`.
 
     Build it with ``VideoDataset.evaluation``.
     """
 
-    def __init__(
-        self, dataset: VideoDataset, schedule: Schedule, *, clips: int, crops: int, workers: int | None
-    ) -> None:
+    def __init__(self, dataset: VideoDataset, shape: Shape, *, clips: int, crops: int, workers: int | None) -> None:
         super().__init__(workers=default_threads() if workers is None else workers)
-        dataset.files.check_views(schedule, clips=clips, crops=crops)
+        dataset.files.check_views(shape, clips=clips, crops=crops)
         self.dataset = dataset
-        self.schedule = schedule
+        self.shape = shape
         self.clips = clips
         self.crops = crops
-        self._videos = max(1, schedule.shape.b * schedule.processes // (clips * crops))
+        self._videos = max(1, shape.b // (clips * crops))
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self._videos)
 
     def __repr__(self) -> str:
-        _, t, h, w = self.schedule.shape
+        _, t, h, w = self.shape
         return f"VideoViews(videos={len(self.dataset)}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         files = self.dataset.files
         pixels, grids, labels = [], [], []
         for video in range(len(files))[index * self._videos : (index + 1) * self._videos]:
-            frames, on = files.read_views(self.schedule, video, clips=self.clips, crops=self.crops)
+            frames, on = files.read_views(self.shape, video, clips=self.clips, crops=self.crops)
             pixels += frames
             grids += on
             labels += [files.labels[video]] * len(on)

@@ -6,13 +6,14 @@ import reprlib
 import warnings
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
+from itertools import count
 from typing import Any, Literal
 
 from pymultigrid import Schedule, Step
-from pymultigrid.clock import Clock
-from torch import Tensor
+from pymultigrid._clock import Clock
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 class ScaledLR(LRScheduler):
@@ -35,10 +36,11 @@ class ScaledLR(LRScheduler):
 
         lr_i = f(floor(s.progress * N)) * s.lr_scale
 
-    N is ``schedule.baseline_iterations``, or ``schedule.epochs`` for a scheduler that counts epochs. At a learning-rate
-    drop of the schedule the clock is exact: the first step of the new LR stage reads the drop's epoch e, or the
-    baseline's first iteration that begins at or after it, ceil(e * samples / global batch). That number, or the one
-    before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain scheduler.
+    N is ``schedule.baseline_iterations``, or ``schedule.baseline_epochs`` for a scheduler that counts epochs. At a
+    learning-rate drop of the schedule the clock is exact: the first step of the new LR stage reads the drop's epoch e,
+    or the baseline's first iteration that begins at or after it, ceil(e * samples / global batch). That number, or the
+    one before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain
+    scheduler.
 
     Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) is left as it sets it. After the
     last step the learning rate stays. A parameter group that is added later comes with the baseline's learning rate,
@@ -89,15 +91,18 @@ class ScaledLR(LRScheduler):
         self._unscaled = _copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
         super().__init__(scheduler.optimizer, self._start - 1)
-        self._updates, mine = 0, weakref.ref(self)
-        with suppress(AttributeError):  # Accelerate's wrapper is an Optimizer without hooks
-            scheduler.optimizer.register_step_post_hook(lambda *_: _updated(mine()))
+        self._updates, self._entered, mine = 0, -1, weakref.ref(self)
+        # Accelerate's wrapper is an Optimizer without hooks, around one that has them.
+        inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
+        inner.register_step_post_hook(lambda *_: _updated(mine()))
+        self._number = next(_numbers)
+        _live.add(self)
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
         if self.last_epoch == self._start + len(self.schedule):
             warnings.warn(
-                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: zip(schedule, loader) is the whole "
+                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: the loader gives the whole "
                 "training, take the loop over epochs around it away; schedule.epoch(e) has the steps of one epoch",
                 RuntimeWarning,
                 stacklevel=2,
@@ -143,6 +148,52 @@ class ScaledLR(LRScheduler):
             self._scheduler_steps += 1
         self._unscaled = _copies(self.scheduler.get_last_lr())
 
+    def meet(self, step: Step) -> None:
+        """Refuse a step at which the learning rate does not stand; `sub_batches` calls it."""
+        behind = step.index - self.last_epoch
+        if behind == 1 and self._entered == self.last_epoch and self._updates == 0:
+            self._go_past_a_skipped_step()
+        elif behind:
+            raise RuntimeError(self._apart(step))
+        mine = self.current
+        if (step.lr_scale, step.progress) != (mine.lr_scale, mine.progress):
+            raise RuntimeError(
+                f"step {step.index} of the loop and of the ScaledLR are of different schedules: the learning rate is "
+                f"scaled by {step.lr_scale:g} at {step.progress:.4f} of the training there, by {mine.lr_scale:g} at "
+                f"{mine.progress:.4f} here; give both the same schedule"
+            )
+        self._entered = step.index
+
+    def _go_past_a_skipped_step(self) -> None:
+        """Go on where a GradScaler has skipped the optimizer's step, and the trainer the scheduler's with it."""
+        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+        if any(p.grad is not None and bool(p.grad.any()) for p in parameters):
+            raise RuntimeError(
+                f"step {self.last_epoch + 1} begins while the gradients of step {self.last_epoch} wait for an "
+                "optimizer step: gradients are accumulated, and the schedule was not told; make it for "
+                "processes=n * k and pass accumulate=k to the loader (docs/data.md, Gradient accumulation)"
+            )
+        self.step()
+
+    def _apart(self, step: Step) -> str:
+        start, stop = self._start, self._start + len(self.schedule)
+        where = f"the loop trains step {step.index}, and the learning rate stands at step {self.last_epoch}"
+        if step.index == self.last_epoch + 1 == self._entered + 1:
+            return f"{where}: call lr.step() once for each step, after optimizer.step()"
+        if self._entered == step.index == self.last_epoch - 1:
+            return f"{where}: lr.step() was called twice, or before the step was over; call it once for each step"
+        if self.last_epoch == stop:
+            return (
+                f"{where}, after the last one: the loader gives the whole training, take the loop over epochs around "
+                "it away; schedule.epoch(e) has the steps of one epoch"
+            )
+        if not start <= step.index < stop:
+            return f"{where}; it has the steps {start} to {stop}: give it the schedule that the loader has"
+        return (
+            f"{where}: one of them was not resumed, or they are not from one checkpoint; load the state of the loader "
+            "and of the ScaledLR, or build both on the same slice of the schedule"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, plain numbers and the scheduler's own: ``torch.load(weights_only=True)`` takes it."""
         return {
@@ -168,6 +219,30 @@ class ScaledLR(LRScheduler):
         self.scheduler.load_state_dict(state_dict["scheduler"])
         self._last_lr = [lr * self.current.lr_scale for lr in self._unscaled]
         _write(self.optimizer.param_groups, self._last_lr)
+
+
+_live: weakref.WeakSet[ScaledLR] = weakref.WeakSet()
+_numbers = count()  # an id() may come again
+# By model: what is live, with how many parameters, and which of these drive the model. Looking through the parameters
+# of a model takes as long as the rest of a step's bookkeeping.
+_driving: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def check_rates(model: nn.Module, step: Step) -> None:
+    """Let every ScaledLR that drives parameters of `model` meet the step."""
+    live = {lr._number: (sum(len(group["params"]) for group in lr.optimizer.param_groups), lr) for lr in _live}
+    key = tuple((number, size) for number, (size, _) in live.items())
+    known = _driving.get(model)
+    if known is None or known[0] != key:
+        parameters = {id(p) for p in model.parameters()}
+        drives = [
+            number
+            for number, (_, lr) in live.items()
+            if any(id(p) in parameters for group in lr.optimizer.param_groups for p in group["params"])
+        ]
+        known = _driving[model] = key, drives
+    for number in known[1]:
+        live[number][1].meet(step)
 
 
 def _updated(lr: ScaledLR | None) -> None:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymultigrid.torch.decoded import DecodedClips
-from pymultigrid.torch.resample import resample
+from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._resample import resample
 
 import torch
-from pymultigrid import Schedule
-from pymultigrid.sample import Sample
+from pymultigrid import Shape
+from pymultigrid._sample import Sample
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,15 +25,14 @@ Clips = Tensor | DecodedClips
 
 
 class VideoDataset(Dataset[tuple[Clips, Any]]):
-    """Labelled video files, for ``DataLoader(dataset, batch_sampler=BatchSampler(schedule))``.
+    """Labelled video files, for ``Loader(dataset, schedule)``.
 
     ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
     clip C x T x H x W at the shape of the sample's step.
 
     >>> import av, numpy, tempfile
-    >>> from torch.utils.data import DataLoader
     >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.torch import BatchSampler, VideoDataset
+    >>> from pymultigrid.torch import Loader, VideoDataset
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
     >>> with av.open(path, "w") as file:
     ...     stream = file.add_stream("libx264", rate=30, width=64, height=48)
@@ -44,16 +43,15 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     >>> dataset
     VideoDataset(videos=2, mean=0.45, std=0.225, dtype=torch.float32, stride=2)
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
-    >>> loader = DataLoader(dataset, batch_sampler=BatchSampler(schedule))
-    >>> for step, (clips, labels) in zip(schedule, loader):
+    >>> for step, (clips, labels) in Loader(dataset, schedule):
     ...     assert clips.shape == (step.shape.b, 3, step.shape.t, step.shape.h, step.shape.w)
-    >>> views, label = dataset.evaluation(schedule, clips=2, crops=3)[1]
+    >>> views, label = dataset.evaluation(schedule.shape, clips=2, crops=3)[1]
     >>> views.shape, label
     (torch.Size([6, 3, 8, 32, 32]), 1)
 
     A file is opened, and its frames counted, when it is first read; each worker does that once (keep them between
     epochs: ``persistent_workers=True``, or one loader for the whole schedule as above). Clips of one video in a batch
-    (see ``BatchSampler(repeats=)``) are read together, each frame once.
+    (see ``Loader(repeats=)``) are read together, each frame once.
 
     Parameters
     ----------
@@ -69,9 +67,9 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         ``"worker"``: clips are tensors. ``"device"``: a worker decodes and cuts, and ``clips.to(device)`` resamples on
         that device, so that uint8 goes over the bus and the workers are free to decode; see `DecodedClips`.
     sampling
-        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0.5``, ``segments=False`` and
-        ``short="error"``, as `Step.grid` takes them. Pass ``flip=0`` where left and right matter; ``short="loop"`` or
-        ``"clamp"`` admits videos shorter than the clip.
+        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0``, ``segments=False`` and
+        ``beyond="error"``, as `Step.grid` takes them. ``flip=0.5`` mirrors half of the clips, for labels that have no
+        left and right; ``beyond="loop"`` or ``"clamp"`` admits videos shorter than the clip.
 
     Raises
     ------
@@ -99,7 +97,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         resample_on: Literal["worker", "device"] = "worker",
         **sampling: Any,
     ) -> None:
-        from pymultigrid.files import VideoFiles  # PyAV is needed by those who read files, not by the rest
+        from pymultigrid._files import VideoFiles  # PyAV is needed by those who read files, not by the rest
 
         self.files = VideoFiles(paths, labels, **sampling)
         if resample_on not in ("worker", "device"):
@@ -115,7 +113,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
 
         ``dataset.classes`` are their names. `options` are the class's.
         """
-        from pymultigrid.files import in_folder
+        from pymultigrid._files import in_folder
 
         paths, labels, classes = in_folder(folder)
         dataset = cls(paths, labels, **options)
@@ -167,8 +165,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         for sample in samples:
             if not isinstance(sample, Sample):
                 raise TypeError(
-                    f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: pass "
-                    "batch_sampler=BatchSampler(schedule) to the DataLoader, or use dataset.evaluation(schedule); "
+                    f"a VideoDataset is indexed by Sample, not {type(sample).__name__}: "
+                    "read it by pymultigrid.torch.Loader(dataset, schedule), or use dataset.evaluation(shape); "
                     "Subset and random_split lose the grid: take dataset.subset(part.indices)"
                 )
         read: dict[int, Clips] = {}
@@ -180,27 +178,27 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
                 read[place] = resample(frames, grid, **self.output)
         return [(read[place], self.labels[sample.index]) for place, sample in enumerate(samples)]
 
-    def evaluation(self, schedule: Schedule, *, clips: int = 1, crops: int = 1) -> VideoViews:
-        """Return the same files for evaluation: ``[i]`` is (views, label), all at the full shape, nothing random.
+    def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1) -> VideoViews:
+        """Return the same files for evaluation at `shape`, mostly ``schedule.shape``: ``[i]`` is (views, label).
 
-        See `VideoViews`; the stride and what a short video is are this data set's.
+        See `VideoViews`; nothing is random, and ``stride``, ``segments`` and ``beyond`` are this data set's.
         """
-        return VideoViews(self, schedule, clips=clips, crops=crops)
+        return VideoViews(self, shape, clips=clips, crops=crops)
 
 
 class VideoViews(Dataset[tuple[Clips, Any]]):
     """Labelled video files on their evaluation grids: item i is (views, label), views N x C x T x H x W.
 
     N = clips x crops, also when it is 1: ``model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)`` averages
-    over the views of a batch B x N x C x T x H x W. T, H, W are the schedule's full shape; see `Schedule.views`.
+    over the views of a batch B x N x C x T x H x W. T, H, W are those of `shape`; see `view_grids`.
 
     Build it with ``VideoDataset.evaluation``.
     """
 
-    def __init__(self, dataset: VideoDataset, schedule: Schedule, *, clips: int, crops: int) -> None:
-        dataset.files.check_views(schedule, clips=clips, crops=crops)
+    def __init__(self, dataset: VideoDataset, shape: Shape, *, clips: int, crops: int) -> None:
+        dataset.files.check_views(shape, clips=clips, crops=crops)
         self.dataset = dataset
-        self.schedule = schedule
+        self.shape = shape
         self.clips = clips
         self.crops = crops
 
@@ -208,11 +206,11 @@ class VideoViews(Dataset[tuple[Clips, Any]]):
         return len(self.dataset)
 
     def __repr__(self) -> str:
-        _, t, h, w = self.schedule.shape
+        _, t, h, w = self.shape
         return f"VideoViews(videos={len(self)}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
 
     def __getitem__(self, index: int) -> tuple[Clips, Any]:
-        pixels, grids = self.dataset.files.read_views(self.schedule, index, clips=self.clips, crops=self.crops)
+        pixels, grids = self.dataset.files.read_views(self.shape, index, clips=self.clips, crops=self.crops)
         frames = [torch.from_numpy(part) for part in pixels]
         output, label = self.dataset.output, self.dataset.labels[index]
         if self.dataset.resample_on == "device":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
-from pymultigrid.torch.ranks import normalise_together, sharing
+from pymultigrid.torch._ranks import normalise_together, sharing
 
 import torch
 from pymultigrid import Step
@@ -27,34 +27,53 @@ class SubBatchNorm(_BatchNorm):
     """Sub-batches of the next training forward. No part of the state; `sub_batches` sets it."""
     ranks: int = 1
     """Processes that share the statistics of the next training forward, at least. No part of the state, likewise."""
+    clips: int = 0
+    """Clips of the step that is trained; 0 outside of `sub_batches`. No part of the state, likewise."""
 
     @classmethod
     def convert(cls, model: Model) -> Model:
-        """Make every batch norm of this dimension in `model` a sub-batch one, in place, and return the model.
+        """Make every batch norm in `model` a sub-batch one, in place, and return the model.
 
-        The modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys: optimizers,
-        EMA copies and DDP wrappers don't notice. Subclasses of torch's class and SyncBatchNorm are left alone.
+        ``SubBatchNorm.convert`` takes those of 1, 2 and 3 dimensions, ``SubBatchNorm3d.convert`` its own alone. The
+        modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys: optimizers, EMA
+        copies and DDP wrappers don't notice. Subclasses of torch's classes and SyncBatchNorm are left alone.
+
+        >>> import torch
+        >>> from pymultigrid.torch import SubBatchNorm
+        >>> SubBatchNorm.convert(torch.nn.Sequential(torch.nn.BatchNorm2d(4), torch.nn.BatchNorm3d(4)))
+        Sequential(
+          (0): SubBatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+          (1): SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+        )
         """
-        if cls is SubBatchNorm:
-            raise TypeError("SubBatchNorm is what the three share; call SubBatchNorm3d.convert(model), or 2d or 1d")
+        classes: dict[type, type[SubBatchNorm]] = {ours.plain: ours for ours in cls._concrete()}
         for module in model.modules():
-            if type(module) is cls.plain:
-                object.__setattr__(module, "__class__", cls)
+            if type(module) in classes:
+                object.__setattr__(module, "__class__", classes[type(module)])
+                module.__dict__["_converted"] = True
         return model
 
     @classmethod
     def revert(cls, model: Model) -> Model:
         """Undo `convert`, in place, and return the model; the running statistics stay."""
         for module in model.modules():
-            if type(module) is cls:
-                for name in ("splits", "ranks"):
+            if type(module) in cls._concrete():
+                for name in ("splits", "ranks", "clips", "_converted"):
                     module.__dict__.pop(name, None)
-                object.__setattr__(module, "__class__", cls.plain)
+                object.__setattr__(module, "__class__", module.plain)
         return model
+
+    @classmethod
+    def _concrete(cls) -> list[type[SubBatchNorm]]:
+        return [SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d] if cls is SubBatchNorm else [cls]
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise B x C x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
-        if not self.training or (self.splits == 1 and self.ranks == 1):
+        if not self.training:
+            return super().forward(input)
+        if not torch.compiler.is_compiling():
+            self._check_step(len(input))
+        if self.splits == 1 and self.ranks == 1:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if self.ranks > 1:
@@ -69,6 +88,24 @@ class SubBatchNorm(_BatchNorm):
         if batch % splits == 0 and input.is_contiguous():
             return self._folded(input, splits)
         return self._one_by_one(input, splits)
+
+    def _check_step(self, batch: int) -> None:
+        """Refuse another number of clips than the step has, and warn, once a layer, of training without a step."""
+        if self.clips and batch % self.clips:
+            raise ValueError(
+                f"a batch norm sees {batch} clips, and the step has {self.clips}: train each mini-batch of the "
+                "schedule whole, in one forward; to accumulate gradients make the schedule for more processes and "
+                "pass accumulate= to the loader, and start one process for each GPU instead of DataParallel"
+            )
+        if not self.clips and self.splits == 1 and self.__dict__.get("_converted") and torch.is_grad_enabled():
+            del self.__dict__["_converted"]
+            warnings.warn(
+                "a training forward of a SubBatchNorm outside of sub_batches(model, step): the mini-batch is "
+                "normalised as a whole, which for a coarse step is not the baseline's batch norm; put the forward and "
+                "backward inside of it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _folded(self, x: Tensor, splits: int) -> Tensor:
         """Normalise with the sub-batches as channels, without a copy: clip i * splits + s is in sub-batch s."""
@@ -135,13 +172,13 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import SubBatchNorm3d, sub_batches
-    >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4))
+    >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, (1, 3, 3)), torch.nn.BatchNorm3d(4))
     >>> SubBatchNorm3d.convert(net)[1]
     SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
     >>> with sub_batches(net, schedule[0]):
-    ...     net[1].splits, net(torch.zeros(64, 3, 8, 11, 11)).shape
-    (8, torch.Size([64, 4, 6, 9, 9]))
+    ...     net[1].splits, net(torch.zeros(64, 3, 2, 23, 23)).shape
+    (8, torch.Size([64, 4, 2, 21, 21]))
     >>> net[1].splits
     1
 
@@ -169,62 +206,21 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
 
 
 @contextmanager
-def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
-    """Split the mini-batch of every SubBatchNorm in `model` for one step, and undo it on exit.
-
-    The number of splits, which ``with ... as splits`` gives, is ``max(1, step.base.b // base)``: about `base` clips
-    each with respect to the long cycle, held over the short cycle, whose larger mini-batches have larger sub-batches.
-    With activation checkpointing keep ``backward()`` inside the ``with``: it runs the forward again.
-
-    Where ``step.base.b``, the clips of one process, is below `base` and ``torch.distributed`` runs several processes,
-    ``ceil(base / step.base.b)`` neighbouring ranks share their statistics, or all if they are fewer. Every process
-    must then come here for the same steps. `base` is the dial: with ``base=schedule.shape.b`` no ranks ever share.
-
-    >>> import torch
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.torch import SubBatchNorm3d, sub_batches
-    >>> schedule = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
-    >>> net = SubBatchNorm3d.convert(torch.nn.BatchNorm3d(4))
-    >>> with sub_batches(net, schedule[0], base=16) as splits:
-    ...     splits
-    4
-
-    Raises
-    ------
-    ValueError
-        `base` is below 1, or the model has no SubBatchNorm.
-
-    Notes
-    -----
-    Source: Wu et al. 2020, section 3.1.
-    """
-    if not isinstance(step, Step):
-        raise TypeError(f"step ({step!r}) must be a Step; take it from zip(schedule, loader)")
-    if operator.index(base) < 1:
-        raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
-    modules = _norms(model)
-    if not modules:
-        raise ValueError(
-            f"model ({type(model).__name__}) has no SubBatchNorm; call SubBatchNorm3d.convert(model) once after "
-            "building it (2d or 1d for other batch norms; SyncBatchNorm is left alone), and leave sub_batches out "
-            "for a model without batch norm"
-        )
-    clips = step.base.b
-    splits, ranks = max(1, clips // base), sharing(-(-base // clips))
-    before = [(module, module.splits, module.ranks) for module in modules]
+def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -> Iterator[int]:
+    """Give these layers the splits of a step for the ``with``; `sub_batches` is this, and what it checks."""
+    splits, ranks = max(1, step.base.b // base), sharing(-(-base // step.base.b))
     # Past nn.Module.__setattr__, which looks for parameters and takes ten times as long.
-    for module in modules:
-        module.__dict__["splits"] = splits
-        module.__dict__["ranks"] = ranks
+    before = [(vars(norm), norm.splits, norm.ranks, norm.clips) for norm in norms]
+    for values, *_ in before:
+        values["splits"], values["ranks"], values["clips"] = splits, ranks, clips
     try:
         yield splits
     finally:
-        for module, were_splits, were_ranks in before:
-            module.__dict__["splits"] = were_splits
-            module.__dict__["ranks"] = were_ranks
+        for values, *were in before:
+            values["splits"], values["ranks"], values["clips"] = were
 
 
-def _norms(model: nn.Module) -> list[SubBatchNorm]:
+def norms_of(model: nn.Module) -> list[SubBatchNorm]:
     """Find them anew for every step, so that nothing is out of date; `model.modules()` takes seven times as long."""
     found: list[SubBatchNorm] = []
     modules: list[nn.Module | None] = [model]
@@ -234,3 +230,9 @@ def _norms(model: nn.Module) -> list[SubBatchNorm]:
         elif module is not None and module._modules:
             modules += module._modules.values()
     return found
+
+
+def has_plain_norm(model: nn.Module) -> bool:
+    """Return whether `convert` would find a batch norm in the model."""
+    plain = {ours.plain for ours in SubBatchNorm._concrete()}
+    return any(type(module) in plain for module in model.modules())

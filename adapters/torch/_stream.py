@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pymultigrid.torch.sampler import Shares
+from pymultigrid.torch._sampler import Shares
 
-from pymultigrid import Schedule
-from pymultigrid.sample import Sample
+from pymultigrid import Schedule, Step
+from pymultigrid._sample import Sample
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 
 class StreamDataset(IterableDataset[Any]):
     """The mini-batches of a schedule, from a stream of items, for ``DataLoader(dataset, batch_size=None)``.
+
+    ``Loader(source, schedule, read=read)`` builds one, and gives each batch with its step.
 
     `source` is anything that can be iterated again and again: WebDataset, a streaming Hugging Face data set,
     ``ray.data``'s ``iter_rows()``, a list of files. ``read(item, sample)`` makes (clip, label) of an item, on the grid
@@ -111,13 +113,17 @@ class StreamDataset(IterableDataset[Any]):
         return len(self.shares)
 
     def __iter__(self) -> Iterator[Any]:
+        return (batch for _, batch in self.pairs())
+
+    def pairs(self) -> Iterator[tuple[Step, Any]]:
+        """Give each batch with its step."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         items = self._items(number, workers)
         seed, samples = self.seed, self.shares.schedule.samples
         for step, positions in islice(self.shares, number, None, workers):
             batch = [Sample(-1, step, position, seed, samples) for position in positions]
-            yield self.collate([self.read(next(items), sample) for sample in batch])
+            yield step, self.collate([self.read(next(items), sample) for sample in batch])
 
     def _items(self, worker: int, workers: int) -> Iterator[Any]:
         """Give the worker's items for ever."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pymultigrid import Axis, Grid, _core
-from pymultigrid.resample import Layout, Mode, Temporal, default_threads
+from pymultigrid._resample import Layout, Mode, Temporal, default_threads
 from torch import Tensor
 
 Grids = Grid | Sequence[Grid] | tuple[int, int, int]
@@ -141,7 +141,7 @@ def _check_place(name: str, tensor: Tensor, first: Tensor) -> None:
 # are start and span of t, h, w for each grid; none: the whole of each video. The result always has B in front.
 torch.library.define(
     "pymultigrid::resample",
-    "(Tensor[] videos, float[] boxes, str[] short, int[] size, str mode, str temporal, bool antialias, float[]? mean, "
+    "(Tensor[] videos, float[] boxes, str[] beyond, int[] size, str mode, str temporal, bool antialias, float[]? mean, "
     "float[]? std, str layout, int? threads, ScalarType dtype) -> Tensor",
 )
 
@@ -156,14 +156,14 @@ def _boxes(grid: Grids) -> tuple[list[float], list[str], list[int]]:
         return [], [], [size for size in grid if isinstance(size, int)] if isinstance(grid, tuple) else []
     axes = [(each.t, each.h, each.w) for each in grids]
     boxes = [number for each in axes for axis in each for number in (axis.start, axis.span)]
-    return boxes, [each.short for each in grids], [axis.size for each in axes for axis in each]
+    return boxes, [each.beyond for each in grids], [axis.size for each in axes for axis in each]
 
 
-def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
+def _grids(boxes: list[float], beyond: list[str], size: list[int]) -> Grids:
     if not boxes:
         return size[0], size[1], size[2]
     axes = [Axis(boxes[i], boxes[i + 1], size[i // 2]) for i in range(0, len(boxes), 2)]
-    grids = [Grid(axes[3 * i], axes[3 * i + 1], axes[3 * i + 2], each) for i, each in enumerate(short)]
+    grids = [Grid(axes[3 * i], axes[3 * i + 1], axes[3 * i + 2], each) for i, each in enumerate(beyond)]
     return grids if len(grids) > 1 else grids[0]
 
 
@@ -171,7 +171,7 @@ def _grids(boxes: list[float], short: list[str], size: list[int]) -> Grids:
 def _operator(
     videos: list[Tensor],
     boxes: list[float],
-    short: list[str],
+    beyond: list[str],
     size: list[int],
     mode: Mode,
     temporal: Temporal,
@@ -185,7 +185,7 @@ def _operator(
     # A subclass that torch does not trace, such as torchvision's Video, comes here as it is: memory like any other.
     videos = [tensor.as_subclass(Tensor) for tensor in videos]
     video = videos[0] if videos[0].ndim == 5 else videos
-    grid = _grids(boxes, short, size)
+    grid = _grids(boxes, beyond, size)
     return resample(
         video,
         grid,
@@ -201,7 +201,7 @@ def _operator(
 
 
 def _shape_of_operator(
-    videos: list[Tensor], boxes: list[float], short: list[str], size: list[int], *options: Any
+    videos: list[Tensor], boxes: list[float], beyond: list[str], size: list[int], *options: Any
 ) -> Tensor:
     layout, dtype = options[-3], options[-1]
     batch = videos[0].shape[0] if videos[0].ndim == 5 else len(videos)

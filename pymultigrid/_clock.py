@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import Literal, final
 
 from pymultigrid._core import Step
-from pymultigrid.schedule import Schedule
+from pymultigrid._schedule import Schedule
 
 # A clock reading this close below a whole iteration or epoch is on it: progress is a rounded quotient.
 _TOLERANCE = 1e-6
@@ -18,7 +18,7 @@ class Clock:
     """What a learning-rate policy that was written for the baseline is asked for at each step of a schedule.
 
     >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.clock import Clock
+    >>> from pymultigrid._clock import Clock
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=20, lr_drops=(10, 15))
     >>> clock = Clock(schedule)
     >>> clock(schedule[0]), clock(schedule[-1]), schedule.baseline_iterations
@@ -52,7 +52,7 @@ class Clock:
     def __init__(self, schedule: Schedule, *, per: Literal["iteration", "epoch"] = "iteration") -> None:
         if per not in ("iteration", "epoch"):
             raise ValueError(f'per ({per!r}) must be "iteration" or "epoch": what the scheduler counts')
-        epochs, inner, length = schedule.epochs, list[tuple[float, float]](), schedule.epochs
+        epochs, inner, length = schedule.baseline_epochs, list[tuple[float, float]](), schedule.baseline_epochs
         if per == "iteration":
             # An epoch rarely is a whole number of iterations: the drop is at the first that begins at or after it.
             per_epoch = schedule.samples / (schedule.shape.b * schedule.processes)

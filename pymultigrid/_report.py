@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pymultigrid import table
+from pymultigrid import _table
 from pymultigrid._core import Shape, Stage
-from pymultigrid.schedule import Schedule
+from pymultigrid._schedule import Schedule
 
 _CELLS = 3.5  # below so many cells along a side of the last feature map, accuracy was seen to suffer
 _SHARE = 1.2  # a shape that costs so many times its share is named
@@ -53,14 +53,13 @@ class Report:
     `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the
     whole schedule and count forward and backward passes: reading, the optimizer and logging come on top.
 
-    >>> from pymultigrid import Cycles, Schedule, Shape
-    >>> from pymultigrid.report import Report, ShapeCost
+    >>> from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost
     >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10, plan=Cycles(short=None))
     >>> rows = [ShapeCost(shape, 10, seconds=0.5 if shape == schedule.shape else 0.6, bytes=1e9, fits=shape.b)
     ...         for shape in schedule.shapes]
     >>> report = Report(schedule, "some GPU", 10**8, tuple(rows))
     >>> print(f"{schedule.speedup:.2f} {report.speedup:.2f}")
-    2.93 2.60
+    2.20 1.95
 
     Parameters
     ----------
@@ -120,9 +119,7 @@ class Report:
         b, t, h, w = self.schedule.shape
         full = self[self.schedule.shape].seconds / (b * self.schedule.processes)
         return tuple(
-            ((stage.last - stage.first) * t * h * w / stage.cells, (stage.last - stage.first) * full / seconds)
-            if seconds
-            else (math.nan, math.nan)
+            (stage.clips * t * h * w / stage.cells, stage.clips * full / seconds) if seconds else (math.nan, math.nan)
             for stage, seconds in zip(self.schedule.stages, self.stage_seconds, strict=True)
         )
 
@@ -236,7 +233,7 @@ class Report:
             ]
             for row in self.rows
         ]
-        return table.align([[*header, *(["read by one"] if read else [])], *rows])
+        return _table.align([[*header, *(["read by one"] if read else [])], *rows])
 
     def _stage_table(self) -> str:
         header = ["stage", "iterations", "base shape", "time", "nominal saving", "measured", "ratio"]
@@ -255,7 +252,7 @@ class Report:
             )
             if stage.start < stage.stop
         ]
-        return table.align([header, *rows])
+        return _table.align([header, *rows])
 
 
 def uses(stage: Stage) -> Iterator[tuple[Shape, int, int]]:

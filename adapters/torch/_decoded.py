@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymultigrid.torch.resample import resample
+from pymultigrid.torch._resample import resample
 
 import torch
 from pymultigrid import Axis, Grid
@@ -95,7 +95,7 @@ def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
     """Return the part of a video that the box of `grid` touches, a view, and the grid over that part."""
     (top, bottom), (left, right) = _touched(grid.h), _touched(grid.w)
     rows, columns = (Axis(axis.start - low, axis.span, axis.size) for axis, low in ((grid.h, top), (grid.w, left)))
-    return video[:, top:bottom, left:right], Grid(grid.t, rows, columns, grid.short)
+    return video[:, top:bottom, left:right], Grid(grid.t, rows, columns, grid.beyond)
 
 
 def _touched(axis: Axis) -> tuple[int, int]:

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, final, overload
 
-from pymultigrid import _core, arguments, table
-from pymultigrid._core import ClockStretch, Grid, Plan, PlannedStage, Rules, Shape, Stage, Step
+from pymultigrid import _arguments, _core, _table
+from pymultigrid._arguments import Costs, LRScaling
+from pymultigrid._core import ClockStretch, Plan, PlannedStage, Rules, Shape, Stage, Step
 from pymultigrid._plans import Cycles, Phases, Progressive, baseline_length
-from pymultigrid.arguments import Costs, LRScaling
 
 _PAPER = Cycles()
 _VERSION = 2  # of to_dict
-_PUBLIC = ("epochs", "processes", "samples", "shape")
+_PUBLIC = ("baseline_epochs", "processes", "samples", "shape")
 
 
 @final
@@ -72,7 +72,7 @@ class Schedule:
     __slots__ = ("__weakref__", "_counted", "_laid", "_plan", "_range", "_stages", *_PUBLIC)
 
     shape: Shape
-    epochs: float
+    baseline_epochs: float
     samples: int
     processes: int
     _plan: Plan
@@ -100,28 +100,32 @@ class Schedule:
     ) -> None:
         if not isinstance(plan, (Cycles, Phases, Progressive)):
             raise TypeError(f"plan ({plan!r}) must be Cycles(...), Phases([...]) or Progressive(...)")
-        batch = arguments.baseline(shape).b * arguments.count("processes", processes)
-        videos = batch if samples is None else arguments.count("samples", samples)
-        drops = arguments.numbers("lr_drops", lr_drops)
+        batch = _arguments.shape(shape).b * _arguments.count("processes", processes)
+        videos = batch if samples is None else _arguments.count("samples", samples)
+        drops = _arguments.numbers("lr_drops", lr_drops)
         length, drops = baseline_length(plan, batch, samples, epochs, iterations, drops)
         rules = Rules(
             baseline=shape,
-            epochs=length,
+            baseline_epochs=length,
             lr_drops=drops,
-            batch_growth=arguments.number("batch_growth", batch_growth),
-            lr_power=arguments.lr_power(lr_scaling),
-            frames_multiple_of=arguments.count("frames_multiple_of", frames_multiple_of),
-            multiple_of=arguments.count("multiple_of", multiple_of),
-            batch_multiple_of=arguments.count("batch_multiple_of", batch_multiple_of),
-            costs={} if costs is None else arguments.clip_costs(costs),
+            batch_growth=_arguments.number("batch_growth", batch_growth),
+            lr_power=_arguments.lr_power(lr_scaling),
+            frames_multiple_of=_arguments.count("frames_multiple_of", frames_multiple_of),
+            multiple_of=_arguments.count("multiple_of", multiple_of),
+            batch_multiple_of=_arguments.count("batch_multiple_of", batch_multiple_of),
+            costs={} if costs is None else _arguments.clip_costs(costs),
         )
         self._lay(shape, length, videos, processes, plan._plan(rules), counted=samples is not None)
 
-    def _lay(self, shape: Shape, epochs: float, samples: int, processes: int, plan: Plan, *, counted: bool) -> Schedule:
+    def _lay(
+        self, shape: Shape, baseline_epochs: float, samples: int, processes: int, plan: Plan, *, counted: bool
+    ) -> Schedule:
         """Lay the plan over the stream of clips."""
-        videos, ranks = arguments.count("samples", samples), arguments.count("processes", processes)
-        laid = _core.Schedule(baseline=shape, epochs=epochs, samples=videos, processes=ranks, plan=plan)
-        values = (counted, laid, plan, range(len(laid)), laid.stages, epochs, ranks, videos, shape)
+        videos, ranks = _arguments.count("samples", samples), _arguments.count("processes", processes)
+        laid = _core.Schedule(
+            baseline=shape, baseline_epochs=baseline_epochs, samples=videos, processes=ranks, plan=plan
+        )
+        values = (counted, laid, plan, range(len(laid)), laid.stages, baseline_epochs, ranks, videos, shape)
         for name, value in zip(self.__slots__[1:], values, strict=True):
             object.__setattr__(self, name, value)
         return self
@@ -185,6 +189,16 @@ class Schedule:
         return _core.shuffled(position, self.samples, seed)
 
     @property
+    def start(self) -> int:
+        """The index of the first step."""
+        return self._range.start
+
+    @property
+    def stop(self) -> int:
+        """The index after the last step: ``range(start, stop)`` are the steps."""
+        return self._range.stop
+
+    @property
     def whole(self) -> Schedule:
         """The whole schedule that this is a slice of."""
         return self._window(range(len(self._laid)))
@@ -225,7 +239,7 @@ class Schedule:
     @property
     def baseline_iterations(self) -> int:
         """Iterations of training without multigrid."""
-        clips = _core.clips_by(self.epochs, self.samples)
+        clips = _core.clips_by(self.baseline_epochs, self.samples)
         return -(-clips // (self.shape.b * self.processes))
 
     @property
@@ -235,40 +249,12 @@ class Schedule:
         baseline = self.baseline_iterations * self.processes * b * t * h * w
         return baseline / sum(stage.cells for stage in self.stages)
 
-    def views(
-        self,
-        extent: Sequence[int],
-        *,
-        clips: int = 1,
-        crops: int = 1,
-        stride: int = 1,
-        size: Sequence[int] | None = None,
-        segments: bool = False,
-        short: str = "error",
-    ) -> list[Grid]:
-        """Return the evaluation grids of a video of `extent` (frames, height, width): `clips` x `crops` of them.
-
-        Deterministic and always at the full shape unless `size` (t, h, w) is given: `clips` spread evenly over time,
-        `crops` (the largest box of the clip's aspect) over the longer side; one of either is the centre. `segments`
-        reads one frame from the middle of each of t equal parts, for models trained so.
-
-        >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=1000, epochs=10)
-        >>> [grid.w.start for grid in schedule.views((300, 256, 340), crops=3)]
-        [0.0, 42.0, 84.0]
-        """
-        full = (self.shape.t, self.shape.h, self.shape.w) if size is None else tuple(size)
-        if len(full) != 3:
-            raise ValueError(f"size ({full}) must be (t, h, w)")
-        shape = Shape(self.shape.b, *full)
-        clips, crops = arguments.count("clips", clips), arguments.count("crops", crops)
-        return _core.view_grids(shape, extent, clips, crops, arguments.count("stride", stride), segments, short)
-
     def __str__(self) -> str:
         last, baseline = self.stages[-1], self.baseline_iterations
         across = "" if self.processes == 1 else f" on {self.processes} processes"
         return (
-            f"{table.draw(self.stages, self.shape)}\n"
-            f"baseline {self.shape}{across}: {baseline:,} iterations, {self.epochs:g} epochs "
+            f"{_table.stage_table(self.stages, self.shape)}\n"
+            f"baseline {self.shape}{across}: {baseline:,} iterations, {self.baseline_epochs:g} epochs "
             f"of {self.samples:,} videos\n"
             f"this schedule: {last.stop:,} iterations, {last.end_epoch:g} epochs: "
             f"{_times(baseline / last.stop, 'fewer', 'more')} iterations, "
@@ -292,7 +278,7 @@ class Schedule:
 
     def _key(self) -> tuple[Any, ...]:
         window = self._range.start, self._range.stop
-        return (self.shape, self.epochs, self.samples, self._counted, self.processes, self._plan, window)
+        return (self.shape, self.baseline_epochs, self.samples, self._counted, self.processes, self._plan, window)
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Schedule) else NotImplemented
@@ -314,7 +300,7 @@ class Schedule:
             "version": _VERSION,
             "shape": list(self.shape),
             "samples": self.samples if self._counted else None,
-            "baseline_epochs": self.epochs,
+            "baseline_epochs": self.baseline_epochs,
             "processes": self.processes,
             "stages": [
                 {
@@ -366,9 +352,9 @@ class Schedule:
             clock=[ClockStretch(**stretch) for stretch in clock],
         )
         baseline = Shape(*shape)
-        videos = baseline.b * arguments.count("processes", processes) if samples is None else samples
+        videos = baseline.b * _arguments.count("processes", processes) if samples is None else samples
         whole = cls.__new__(cls)._lay(baseline, baseline_epochs, videos, processes, plan, counted=samples is not None)
-        if not 0 <= arguments.whole("start", start) <= arguments.whole("stop", stop) <= len(whole):
+        if not 0 <= _arguments.whole("start", start) <= _arguments.whole("stop", stop) <= len(whole):
             raise ValueError(f"its steps {start} to {stop} are not in a schedule of {len(whole)}")
         return whole._window(range(start, stop))
 
@@ -379,7 +365,7 @@ class Schedule:
         >>> print(schedule.with_processes(4).shape)
         2x8x32x32
         """
-        count = arguments.count("processes", processes)
+        count = _arguments.count("processes", processes)
 
         batches = {shape.b * self.processes for stage in self.stages for shape in stage.shapes}
         common = math.gcd(self.shape.b * self.processes, *batches)
@@ -398,7 +384,7 @@ class Schedule:
         ]
         whole = Schedule.__new__(Schedule)._lay(
             share(self.shape),
-            self.epochs,
+            self.baseline_epochs,
             self.samples,
             count,
             Plan(stages=stages, clock=self._plan.clock),

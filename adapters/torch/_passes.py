@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from pymultigrid.torch.batch_norm import SubBatchNorm, sub_batches
-from pymultigrid.torch.layer_errors import layer_errors, out_of_memory
+from pymultigrid.torch._batch_norm import norms_of, splitting
+from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
 
 import torch
 from pymultigrid import Shape, Step
@@ -39,7 +39,7 @@ class Passes:
         self.device_name = torch.cuda.get_device_name(self.device) if self.on_gpu else "the CPU"
         self.several = processes > 1 and distributed.is_available() and distributed.is_initialized()
         self.is_first = not self.several or distributed.get_rank() == 0
-        self.splits = any(isinstance(module, SubBatchNorm) for module in model.modules())
+        self.norms = norms_of(model)
 
     def memory(self, shape: Shape, steps: list[Step]) -> tuple[float, float, int]:
         """Warm up, and return the bytes held before a pass, those it takes at its peak, and how many clips fitted."""
@@ -139,7 +139,7 @@ class Passes:
     def _backward(self, shape: Shape, batch: Tensor, step: Step) -> None:
         # Ranks that share statistics would wait for one that is out of memory: with this base none do.
         base = min(8, step.base.b)
-        with self._naming(shape), self.at(step), sub_batches(self.model, step, base) if self.splits else nullcontext():
+        with self._naming(shape), self.at(step), splitting(self.norms, step, base, clips=1):
             self.loss(self.model, batch).backward()
 
     def _batch(self, shape: Shape, clips: int) -> Tensor:

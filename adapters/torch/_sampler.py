@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import Schedule, Step, _core, arguments
-from pymultigrid.sample import Batch
+from pymultigrid import Schedule, Step, _arguments, _core
+from pymultigrid._sample import Batch
 from torch import distributed
 from torch.utils.data import Sampler
 
 
 class BatchSampler(Sampler[Any]):
-    """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``.
+    """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``; see `Loader` first.
 
     Step i gives ``step.shape.b`` samples, those at positions ``step.first + rank * b`` and up of the schedule's stream
     of clips. Every process and every worker computes the same step, so shapes agree without talking; batches are never
@@ -32,7 +33,8 @@ class BatchSampler(Sampler[Any]):
     >>> print([(len(batch), str(batch[0].step.shape)) for batch in batches][-1])
     (4, '4x16x112x112')
 
-    The data loader runs ahead of training: take the step from ``zip(schedule, loader)``, not from the sampler.
+    `Loader` builds one, and gives each batch with its step; this alone is for data loaders of another class. They run
+    ahead of training: the step of a batch is ``sample.step`` in the data set, not where the sampler is.
 
     Gradients are accumulated over micro-batches as if each were a process of its own: the schedule is made for
     ``processes=world * accumulate``, ``shape.b`` stays what fits into memory, and a step takes `accumulate` batches:
@@ -94,7 +96,7 @@ class BatchSampler(Sampler[Any]):
         self.schedule = schedule
         self.rank = self.shares.rank
         self.seed = self.shares.seed
-        self.repeats = arguments.count("repeats", repeats)
+        self.repeats = _arguments.count("repeats", repeats)
         schedule.sample(0, seed=self.seed)  # refuses a schedule that does not know its videos
         self._rising = None if weights is None else _rising(weights, schedule.samples)
 
@@ -102,8 +104,12 @@ class BatchSampler(Sampler[Any]):
         return len(self.shares)
 
     def __iter__(self) -> Iterator[Any]:  # of Batch; DataLoader is typed for lists alone
+        return Batches(self)
+
+    def since(self, start: int) -> Iterator[Batch]:
+        """Give the batches from micro-batch `start` on, counted from the beginning of the whole schedule."""
         seed, repeats, samples = self.seed, self.repeats, self.schedule.samples
-        for step, positions in self.shares:
+        for step, positions in self.shares.since(start):
             first = positions[0] // repeats
             count = positions[-1] // repeats - first + 1
             videos = self._videos(first, count)
@@ -118,6 +124,43 @@ class BatchSampler(Sampler[Any]):
         return _core.draw(first, count, self._rising, self.seed)
 
 
+class Batches(Iterator[Batch]):
+    """The batches of a sampler, from an iterator that can say where it is, as torchdata's StatefulDataLoader asks.
+
+    Its state counts from the beginning of the whole schedule. So a loader that keeps it goes on rightly, whether the
+    sampler that it is loaded into has the whole schedule or a slice of it.
+    """
+
+    def __init__(self, sampler: BatchSampler) -> None:
+        self._sampler = sampler
+        self._next = sampler.shares.start
+        self._rest: Iterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        if self._rest is None:
+            self._rest = self._sampler.since(self._next)
+        batch = next(self._rest)
+        self._next += 1
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the step and micro-batch that come next."""
+        step, micro_batch = divmod(self._next, self._sampler.shares.accumulate)
+        return {"step": step, "micro_batch": micro_batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go to where another iterator was."""
+        shares = self._sampler.shares
+        place = state_dict["step"] * shares.accumulate + state_dict["micro_batch"]
+        if not shares.start <= place <= shares.start + len(shares):
+            schedule = shares.schedule
+            raise ValueError(
+                f"the state is at step {state_dict['step']}, the schedule here has the steps {schedule.start} to "
+                f"{schedule.stop}; pass the whole schedule"
+            )
+        self._next, self._rest = place, None
+
+
 class Shares:
     """The (step, positions in the stream of clips) of one process's mini-batches, `accumulate` of them in each step."""
 
@@ -125,21 +168,31 @@ class Shares:
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
         self.schedule = schedule
-        self.accumulate = arguments.count("accumulate", accumulate)
+        self.accumulate = _arguments.count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)
-        self.seed = arguments.seed(seed)
+        self.seed = _arguments.seed(seed)
         if rank is None and schedule.processes > self.accumulate:
             _agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
 
     def __len__(self) -> int:
         return len(self.schedule) * self.accumulate
 
+    @property
+    def start(self) -> int:
+        """The first micro-batch, counted from the beginning of the whole schedule."""
+        return self.schedule.start * self.accumulate
+
     def __iter__(self) -> Iterator[tuple[Step, range]]:
+        return self.since(self.start)
+
+    def since(self, start: int) -> Iterator[tuple[Step, range]]:
+        """Give them from micro-batch `start` on."""
+        index, skipped = divmod(start, self.accumulate)
         ranks = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
-        for step in self.schedule:
+        pairs = ((step, rank) for step in self.schedule[index - self.schedule.start :] for rank in ranks)
+        for step, rank in islice(pairs, skipped, None):
             first, b = step.first, step.shape.b
-            for rank in ranks:
-                yield step, range(first + rank * b, first + (rank + 1) * b)
+            yield step, range(first + rank * b, first + (rank + 1) * b)
 
 
 def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
@@ -165,7 +218,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
     running = processes // accumulate
     each = f" / accumulate ({accumulate})" if accumulate > 1 else ""
     if rank is not None:
-        return arguments.rank(rank, running, each)
+        return _arguments.rank(rank, running, each)
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else None
     if world is None and running > 1:
         raise RuntimeError(

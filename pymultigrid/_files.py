@@ -11,16 +11,17 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import arguments
+from pymultigrid import _arguments
 from pymultigrid._core import Grid, Shape
 from pymultigrid._plans import Cycles
-from pymultigrid.sample import Sample
-from pymultigrid.schedule import Schedule
+from pymultigrid._sample import Sample
+from pymultigrid._schedule import Schedule
+from pymultigrid._views import view_grids
 from pymultigrid.video import Video, picked
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """The files that `in_folder` takes for videos."""
-SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "short")
+SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "beyond")
 """How a grid is drawn: the options of `Step.grid` that a data set takes."""
 
 Pixels = NDArray[np.uint8]
@@ -37,9 +38,8 @@ class VideoFiles:
     ...     for level in range(40):
     ...         file.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), level, "uint8"))))
     ...     file.mux(stream.encode())
-    >>> from pymultigrid import Schedule, Shape, resample
-    >>> from pymultigrid.files import VideoFiles
-    >>> from pymultigrid.sample import mini_batch
+    >>> from pymultigrid import Schedule, Shape, mini_batch, resample
+    >>> from pymultigrid._files import VideoFiles
     >>> files = VideoFiles([path, path], labels=[0, 1], stride=2)
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(files), epochs=12)
     >>> for place, frames, grid in files.read(mini_batch(schedule, schedule[0], seed=0)):
@@ -55,7 +55,7 @@ class VideoFiles:
         One for each.
     sampling
         How grids are drawn, as `Step.grid` takes it: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``,
-        ``segments=`` and ``short=``.
+        ``segments=`` and ``beyond=``.
 
     Raises
     ------
@@ -101,7 +101,7 @@ class VideoFiles:
 
     def subset(self, indices: Iterable[int]) -> VideoFiles:
         """Return these videos alone, with their labels and the same sampling."""
-        chosen = [arguments.whole("indices", index) for index in indices]
+        chosen = [_arguments.whole("indices", index) for index in indices]
         if not chosen:
             raise ValueError("indices is empty; choose at least one video")
         for index in chosen:
@@ -126,27 +126,25 @@ class VideoFiles:
                 read = _decoded(video, [self._grid(video, samples[place]) for place in mine])
             yield from ((place, frames, grid) for place, (frames, grid) in zip(mine, read, strict=True))
 
-    def read_views(self, schedule: Schedule, index: int, *, clips: int, crops: int) -> tuple[list[Pixels], list[Grid]]:
+    def read_views(self, shape: Shape, index: int, *, clips: int, crops: int) -> tuple[list[Pixels], list[Grid]]:
         """Return what `resample` reads the evaluation views of video `index` from; each frame is decoded once."""
         with self.videos[index].open() as video:
             extent = video.extent
             try:
-                grids = schedule.views(extent, clips=clips, crops=crops, **self._views_options())
+                grids = view_grids(shape, extent, clips=clips, crops=crops, **self._views_options())
             except ValueError as error:
                 raise ValueError(f"{video.path}: {error}") from error
             read = _decoded(video, grids)
         return [frames for frames, _ in read], [grid for _, grid in read]
 
-    def check_views(self, schedule: Schedule, *, clips: int, crops: int) -> None:
-        """Refuse a wrong number of views here, not where the first video is read."""
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule: its full shape is evaluated at")
-        _, t, h, w = schedule.shape
+    def check_views(self, shape: Shape, *, clips: int, crops: int) -> None:
+        """Refuse a wrong shape or number of views here, not where the first video is read."""
+        _, t, h, w = _arguments.shape(shape)
         options = self._views_options()
-        schedule.views((t * options.get("stride", 1), h, w), clips=clips, crops=crops, **options)
+        view_grids(shape, (t * options.get("stride", 1), h, w), clips=clips, crops=crops, **options)
 
     def _views_options(self) -> dict[str, Any]:
-        return {name: self.sampling[name] for name in ("stride", "short") if name in self.sampling}
+        return {name: self.sampling[name] for name in ("stride", "segments", "beyond") if name in self.sampling}
 
     def _check(self, sample: Sample) -> None:
         """Refuse a sample of a schedule for another number of videos."""
@@ -171,13 +169,13 @@ class VideoFiles:
     def _check_length(self, video: Video, frames: int) -> None:
         """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
         length, stride = video.extent[0], self.sampling.get("stride", 1)
-        if self.sampling.get("segments") or self.sampling.get("short", "error") != "error":
+        if self.sampling.get("segments") or self.sampling.get("beyond", "error") != "error":
             return
         if length < frames * stride:
             raise ValueError(
                 f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
                 f"{stride} = {frames * stride} of the full shape, which training comes to; pass "
-                'short="clamp" or short="loop", or a smaller stride'
+                'beyond="clamp" or beyond="loop", or a smaller stride'
             )
 
 

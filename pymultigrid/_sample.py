@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from pymultigrid import _core, arguments
+from pymultigrid import _arguments, _core
 from pymultigrid._core import Grid, Step
-from pymultigrid.schedule import Schedule
+from pymultigrid._schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,7 @@ class Sample:
     It stands in for the index that a list or data set expects (``__index__``), so one that only looks up a list works
     as it is; one that reads videos asks for the grid.
 
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.sample import mini_batch
+    >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
     >>> sample = mini_batch(schedule, schedule[0], seed=0)[0]
     >>> grid = sample.grid((120, 128, 171), stride=2)
@@ -67,8 +66,7 @@ class Sample:
 class Batch(Sequence[Sample]):
     """The samples of a mini-batch, each made when asked for: cheap to send to a worker.
 
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.sample import mini_batch
+    >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
     >>> batch = mini_batch(schedule, schedule[0], seed=0)
     >>> len(batch) == batch.step.shape.b, batch[0].position, batch[-1].index == batch.indices[-1]
@@ -108,8 +106,7 @@ class Batch(Sequence[Sample]):
 def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = None) -> Batch:
     """Return the samples of a step: those of one rank, or with None those of all the schedule's processes in order.
 
-    >>> from pymultigrid import Schedule, Shape
-    >>> from pymultigrid.sample import mini_batch
+    >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> both = mini_batch(schedule, schedule[-1], seed=0)
     >>> len(both), both[4:] == mini_batch(schedule, schedule[-1], seed=0, rank=1)
@@ -120,12 +117,12 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     ValueError
         The seed is not in [0, 2**64), or the rank none of the schedule's processes; or the schedule has no ``samples``.
     """
-    seed = arguments.seed(seed)
+    seed = _arguments.seed(seed)
     first, count = step.first, step.shape.b
     if rank is None:
         count *= schedule.processes
     else:
-        first += arguments.rank(rank, schedule.processes) * count
+        first += _arguments.rank(rank, schedule.processes) * count
     schedule.sample(first, seed=seed)  # refuses a schedule that does not know its videos
     videos = _core.shuffle(first, count, schedule.samples, seed)
     return Batch(step, range(first, first + count), tuple(videos), seed, schedule.samples)

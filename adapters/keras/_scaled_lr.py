@@ -10,7 +10,7 @@ import keras
 from keras import ops
 from keras.optimizers import schedules
 from pymultigrid import Schedule
-from pymultigrid.clock import Clock
+from pymultigrid._clock import Clock
 
 
 @keras.saving.register_keras_serializable("pymultigrid")

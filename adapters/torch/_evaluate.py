@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pymultigrid.torch.dataset import VideoViews
+from pymultigrid.torch._dataset import VideoViews
 
 import torch
 from torch import Tensor, distributed, nn
@@ -70,7 +70,7 @@ def evaluate(
     >>> dataset = VideoDataset([path, path], labels=[0, 1], stride=2)
     >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=len(dataset), epochs=12)
     >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 5))
-    >>> found = evaluate(net, dataset.evaluation(schedule, clips=2, crops=3), progress=False)
+    >>> found = evaluate(net, dataset.evaluation(schedule.shape, clips=2, crops=3), progress=False)
     >>> found.scores.shape, found.labels
     (torch.Size([2, 5]), tensor([0, 1]))
     >>> found.accuracy() in (0.0, 0.5, 1.0), net.training
@@ -89,11 +89,11 @@ def evaluate(
     model
         B x C x T x H x W to logits, B x classes. Wrap one that takes or gives anything else in a module that does this.
     views
-        What ``dataset.evaluation(schedule, clips=, crops=)`` gives; the labels are whole numbers.
+        What ``dataset.evaluation(shape, clips=, crops=)`` gives; the labels are whole numbers.
     average
         What is averaged over the views: probabilities, as SlowFast and VideoMAE report, or logits.
     batch_size
-        Clips in one forward. None: the batch of the full shape, which training has the memory for.
+        Clips in one forward. None: the shape's batch, which training has the memory for.
     num_workers
         Of the data loader.
     progress
@@ -113,10 +113,10 @@ def evaluate(
     scores averaged).
     """
     if not isinstance(views, VideoViews):
-        raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(schedule) gives")
+        raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(shape) gives")
     if average not in ("softmax", "logits"):
         raise ValueError(f'average ({average!r}) must be "softmax" or "logits"')
-    clips = views.schedule.shape.b if batch_size is None else operator.index(batch_size)
+    clips = views.shape.b if batch_size is None else operator.index(batch_size)
     if clips < 1:
         raise ValueError(f"batch_size ({batch_size}) must be at least 1: the clips in one forward")
     rank, processes = _rank_and_processes()
@@ -163,7 +163,7 @@ def _scores(model: nn.Module, clips: Tensor, average: str) -> Tensor:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"the model made {got} of {len(clips)} clips, not {len(clips)} x classes; wrap it in a module that returns "
-            "its logits, or write the loop over dataset.evaluation(schedule) yourself"
+            "its logits, or write the loop over dataset.evaluation(shape) yourself"
         )
     return logits.float().softmax(1) if average == "softmax" else logits.float()
 
@@ -172,7 +172,7 @@ def _whole_numbers(labels: Any) -> Tensor:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
         raise TypeError(
             f"labels ({reprlib.repr(labels)}) must be whole numbers, one for each video; for others write the loop "
-            "over dataset.evaluation(schedule) yourself"
+            "over dataset.evaluation(shape) yourself"
         )
     return labels
 

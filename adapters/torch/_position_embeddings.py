@@ -107,7 +107,7 @@ class PositionEmbeddings:
     def at(self, step: Step) -> Iterator[None]:
         """Fit the model to ``step.shape`` inside the ``with``; keep ``backward()`` in it, as for `sub_batches`."""
         if not isinstance(step, Step):
-            raise TypeError(f"step ({step!r}) must be a Step; take it from zip(schedule, loader)")
+            raise TypeError(f"step ({step!r}) must be a Step; take it from the loop: for step, batch in loader")
         if self._inside:
             raise RuntimeError("the model is fitted to a step already; leave that `with` first")
         cells = _per_axis(step.shape, self._patch)
