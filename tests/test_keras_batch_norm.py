@@ -79,6 +79,13 @@ def test_a_sub_batch_of_single_values_has_two_of_them():
     np.testing.assert_allclose(numpy(layer(x, training=True)), out, **FLOAT)
 
 
+def test_a_sub_batch_of_maps_of_one_cell_has_two_of_them():
+    layer = filled(SubBatchNormalization(), (None, 1, 1, 1, 6))
+    layer.splits, x = 8, batch(8, 1, 1, 1, 6)
+    out = by_hand(layer, x, [[s, s + 4] for s in range(4)])[0]
+    np.testing.assert_allclose(numpy(layer(x, training=True)), out, **FLOAT)
+
+
 @pytest.mark.parametrize("splits", [1, 8])
 def test_the_moving_statistics_are_those_of_keras_own_layer(splits):
     ours, theirs = (

@@ -102,6 +102,21 @@ def test_several_labels_and_dtypes(paths):
     assert got["box"].shape == (len(clips), 4)
 
 
+def test_labels_are_numbers(paths):
+    one_hot = [[0, 1, 0], [0, 0, 1]] * 3
+    for labels in (one_hot, np.array(one_hot)):
+        _, (_, got) = next(iter(VideoDataset(paths, labels).training(FILES)))
+        assert got.shape == (FILES[0].shape.b, 3)
+        assert got.sum(1).tolist() == [1] * len(got)
+    for labels in ("abcdef", [{"kind": "cat"}] * 6, np.array(["cat"] * 6)):
+        with pytest.raises(TypeError, match=r"labels has .* and must have numbers, arrays or lists of them, or tuples"):
+            VideoDataset(paths, labels)
+    with pytest.raises(
+        ValueError, match=r"labels differ in their shape or structure: .*; pass the same for each video"
+    ):
+        VideoDataset(paths, [[1], [1, 2]] * 3)
+
+
 def test_channels_first(paths):
     keras.config.set_image_data_format("channels_first")
     try:

@@ -19,7 +19,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 def test_mirrored_strategy(policy):
     import tensorflow as tf
 
-    lr = keras.optimizers.schedules.CosineDecay(0.1, 10_000) if policy else 0.1
+    lr = keras.optimizers.schedules.PiecewiseConstantDecay([1000], [0.1, 0.01]) if policy else 0.1
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == SCHEDULE.processes
     with strategy.scope():

@@ -1,4 +1,5 @@
 import re
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -36,8 +37,9 @@ def test_in_one_epoch_its_length_may_be_left_out():
 
 def test_a_policy_is_read_on_the_baselines_clock():
     drop = 20  # of the baseline's 45 iterations
+    decay = SCHEDULE.baseline_iterations - 4
     policies = [
-        keras.optimizers.schedules.CosineDecay(0.1, SCHEDULE.baseline_iterations, warmup_steps=4, warmup_target=0.2),
+        keras.optimizers.schedules.CosineDecay(0.1, decay, alpha=0.1, warmup_steps=4, warmup_target=0.2),
         keras.optimizers.schedules.PiecewiseConstantDecay([drop - 1], [0.1, 0.01]),
     ]
     clock = Clock(SCHEDULE)
@@ -116,7 +118,7 @@ class Interrupted(keras.layers.Layer):
 
 @pytest.mark.parametrize("policy", [False, True])
 def test_a_training_that_is_interrupted_leaves_the_optimizer_as_it_was(policy):
-    lr = keras.optimizers.schedules.CosineDecay(0.1, 35) if policy else 0.1
+    lr = keras.optimizers.schedules.CosineDecay(0.1, 45) if policy else 0.1
     model = network()
     model = keras.Sequential([model.inputs[0], Interrupted(), *model.layers])
     model = SubBatchNormalization.convert(compiled(model, lr))
@@ -248,7 +250,7 @@ def test_a_scaled_lr_in_a_loop_of_ones_own():
 
 
 def test_a_scaled_lr_is_saved_with_its_policy():
-    cosine = keras.optimizers.schedules.CosineDecay(0.1, 35)
+    cosine = keras.optimizers.schedules.CosineDecay(0.1, 45)
     for policy in (cosine, 0.1):
         scaled = ScaledLR(policy, SCHEDULE[3:])
         again = keras.optimizers.deserialize(keras.optimizers.serialize(keras.optimizers.Adam(scaled)))._learning_rate
@@ -265,3 +267,33 @@ def test_a_scaled_lr_refuses():
         ScaledLR("cosine", SCHEDULE)
     with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule")):
         ScaledLR(0.1, list(SCHEDULE))
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (
+            lambda s: s.CosineDecay(0.1, 12),
+            "CosineDecay decays over 12 iterations, and a policy is read on the clock of",
+        ),
+        (
+            lambda s: s.CosineDecay(0.1, 45, warmup_target=1.0, warmup_steps=5),
+            "CosineDecay decays over 50 iterations, and",
+        ),
+        (
+            lambda s: s.PolynomialDecay(0.1, 12),
+            "PolynomialDecay decays over 12 iterations, and a policy is read on the",
+        ),
+        (
+            lambda s: s.PiecewiseConstantDecay([4, 8], [0.1, 0.01, 0.001]),
+            "has its last boundary at iteration 8, and a policy is read on the clock of the baseline, which has 45",
+        ),
+        (lambda s: s.CosineDecayRestarts(0.1, 12), None),
+        (lambda s: s.ExponentialDecay(0.1, 12, 0.9), None),
+        (lambda s: s.PolynomialDecay(0.1, 12, cycle=True), None),
+        (lambda s: s.PiecewiseConstantDecay([20, 30], [0.1, 0.01, 0.001]), None),
+    ],
+)
+def test_a_policy_for_another_number_of_iterations(policy, told):
+    with nullcontext() if told is None else pytest.warns(UserWarning, match=told):
+        ScaledLR(policy(keras.optimizers.schedules), SCHEDULE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,8 @@ class VideoDataset:
     paths
         The video files.
     labels
-        One for each: a number, an array, or a tuple or dictionary of them for a model with several outputs.
+        One for each: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a model
+        with several outputs.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
@@ -89,6 +90,7 @@ class VideoDataset:
         from pymultigrid._files import VideoFiles  # PyAV is needed by those who read files, not by the rest
 
         self.files = VideoFiles(paths, labels, **sampling)
+        _check_labels(labels)
         self.classes: tuple[str, ...] = ()
         layout = "THWC" if keras.config.image_data_format() == "channels_last" else "CTHW"
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "layout": layout}
@@ -181,5 +183,24 @@ class VideoViews(keras.utils.PyDataset):
 
 
 def _stack(labels: Sequence[Any]) -> Any:
-    """Make arrays of labels, keeping their structure."""
-    return keras.tree.map_structure(lambda *values: np.asarray(values), *labels)
+    """Make arrays of labels: one for each entry of a tuple or dictionary."""
+    first = labels[0]
+    if isinstance(first, Mapping):
+        return {name: _stack([label[name] for label in labels]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(map(_stack, zip(*labels, strict=True)))
+    return np.asarray(labels)
+
+
+def _check_labels(labels: Sequence[Any]) -> None:
+    """Refuse labels that Keras cannot train on."""
+    try:
+        arrays = keras.tree.flatten(_stack(list(labels)))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"labels differ in their shape or structure: {error}; pass the same for each video") from error
+    for array in arrays:
+        if array.dtype.kind in "OSU":
+            raise TypeError(
+                f"labels has {array.flat[0]!r} and must have numbers, arrays or lists of them, or tuples or "
+                "dictionaries of these; number the classes from 0 on, as VideoDataset.from_folder does"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ class ScaledLR(schedules.LearningRateSchedule):
     ValueError
         `policy` is scaled already.
 
+    Warns
+    -----
+    UserWarning
+        `policy` decays over another number of iterations than the baseline's.
+
     Notes
     -----
     Source: Wu et al. 2020, section 3 (linear scaling rule, Goyal et al. 2017) on the long cycle's batch only. Two
@@ -66,6 +72,7 @@ class ScaledLR(schedules.LearningRateSchedule):
             raise TypeError(f"policy ({policy!r}) must be a Keras LearningRateSchedule or a number")
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
+        _check_length(policy, schedule)
         self.policy = policy
         self.schedule = schedule.whole
         clock = Clock(self.schedule)
@@ -99,3 +106,31 @@ class ScaledLR(schedules.LearningRateSchedule):
         if isinstance(policy, dict):
             policy = keras.saving.deserialize_keras_object(policy)
         return cls(policy, Schedule.from_dict(config["schedule"]))
+
+
+def _check_length(policy: Any, schedule: Schedule) -> None:
+    """Tell of a policy that is written for another clock: of multigrid's steps, or of epochs."""
+    baseline = schedule.baseline_iterations
+    name, about = type(policy).__name__, "a policy is read on the clock of the baseline"
+    if type(policy) is schedules.PiecewiseConstantDecay:
+        last, epochs = max(policy.boundaries, default=baseline), schedule.baseline_epochs
+        if last <= epochs and 2 * epochs < baseline:
+            warnings.warn(
+                f"{name} has its last boundary at iteration {last:g}, and {about}, which has {baseline} iterations in "
+                f"{epochs:g} epochs; boundaries count iterations: epoch e begins at e * schedule.baseline_iterations / "
+                f"{epochs:g}",
+                stacklevel=3,
+            )
+        return
+    if type(policy) is schedules.CosineDecay:
+        length = policy.decay_steps + policy.warmup_steps
+    elif type(policy) is schedules.PolynomialDecay and not policy.cycle:
+        length = policy.decay_steps
+    else:
+        return
+    if abs(length - baseline) > 0.05 * baseline:
+        warnings.warn(
+            f"{name} decays over {length:g} iterations, and {about}, which has {baseline} iterations (and multigrid "
+            f"{len(schedule.whole)} steps); write it for schedule.baseline_iterations",
+            stacklevel=3,
+        )
