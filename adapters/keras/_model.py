@@ -48,8 +48,8 @@ def _check_kinds(norms: list[Any]) -> None:
     others = [f"{x.name} ({type(x).__name__})" for x in norms if not isinstance(x, SubBatchNormalization)]
     if others:
         warnings.warn(
-            f"{_named(others)} takes the statistics of mini-batches that are larger in coarse stages: "
-            "SubBatchNormalization.convert leaves its kind as it is",
+            f"{_named(others)} would take the statistics of mini-batches that are larger in coarse stages: "
+            "SubBatchNormalization.convert leaves this kind as it is",
             stacklevel=4,
         )
 
@@ -61,7 +61,7 @@ def _check_momentum(norms: list[Any], schedule: Schedule) -> None:
     if slow:
         momentum = max(x.momentum for x in slow)
         warnings.warn(
-            f"{_named([x.name for x in slow if x.momentum == momentum])} has momentum={momentum:g}: after the "
+            f"momentum={momentum:g} of {_named([x.name for x in slow if x.momentum == momentum])}: after the "
             f"schedule's {steps} steps {momentum**steps:.0%} of its moving statistics is still what they began with "
             f"(after the baseline's {baseline} iterations {momentum**baseline:.0%}), and evaluation uses them; "
             f"momentum={momentum ** (baseline / steps):.2g} moves them as far as the baseline's, a smaller one further",
