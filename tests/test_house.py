@@ -31,7 +31,7 @@ OUTSIDE = {
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
-OWN_BACKEND = {"keras/dataset.py": {"tensorflow"}}
+OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 
 
 def imports(path):
