@@ -16,7 +16,7 @@ build() {  # NAME SANITIZERS
   "$python" -m pip install --quiet --no-build-isolation --no-deps --upgrade --target "build/sanitized-$1" \
     --config-settings=build-dir="build/sanitized-$1-objects" \
     --config-settings=cmake.define.PYMULTIGRID_SANITIZE="$2" \
-    --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=ON \
+    --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=$([ "$form" = whole ] && echo ON || echo OFF) \
     --config-settings=cmake.define.PYMULTIGRID_CUDA=OFF \
     --config-settings=install.strip=false .
 }
@@ -43,8 +43,8 @@ if [ "$form" = short ]; then
   check address libasan "$tests/test_core_checks.py" "$tests/test_resample_input.py" -k "not daemon and not million"
   exit
 fi
-check address libasan "$tests"/test_{core_checks,golden,plans,grid,clock,sample,report,views}.py \
-  "$tests"/test_schedule_{steps,values,refusals,costs}.py \
+check address libasan "$tests"/test_{core_checks,golden,plans,grid,clock,sample,report}.py \
+  "$tests"/test_schedule_{steps,plans,values,refusals,costs}.py \
   "$tests"/test_resample.py "$tests"/test_resample_{input,memory,cuda}.py -k "not bfloat16"
 build thread thread
 check thread libtsan "$tests/test_resample_memory.py" "$tests/test_core_checks.py" -k "thread or ctrl or buffer or memory"
