@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, distributed
@@ -19,9 +20,8 @@ def sharing(ranks: int) -> int:
     if ranks == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return 1
     ranks = min(ranks, distributed.get_world_size())
-    key = (distributed.group.WORLD, ranks)
-    if ranks > 1 and key not in _groups:
-        _groups[key] = _make_group(*key)
+    if ranks > 1 and ranks not in (made := _groups.setdefault(distributed.group.WORLD, {})):
+        made[ranks] = _make_group(ranks)
     return ranks
 
 
@@ -29,21 +29,24 @@ def normalise_together(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, ranks: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x normalised with the statistics of about `ranks` processes, their mean and their unbiased variance."""
-    group = _groups[distributed.group.WORLD, ranks]
+    group = _groups[distributed.group.WORLD][ranks]
     out: tuple[Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
     return out
 
 
-# By the default group they are parts of, and how many ranks were asked for.
-_groups: dict[tuple[Any, int], Any] = {}
+# By the default group they are parts of, which this must not keep after its end, and how many ranks were asked for.
+_groups: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 
 
-def _make_group(world: Any, ranks: int) -> Any:
-    """Return this process' group: neighbours, at least `ranks` of them, all processes in groups as even as can be."""
+def _make_group(ranks: int) -> Any:
+    """Return this process' group: neighbours, at least `ranks` of them, all processes in groups as even as can be.
+
+    None is the group of all, the default one, as torch's functions have it.
+    """
     processes = distributed.get_world_size()
     groups = processes // ranks
     if groups == 1:
-        return world
+        return None
     bounds = [processes * i // groups for i in range(groups + 1)]
     mine, _ = distributed.new_subgroups_by_enumeration([list(range(start, stop)) for start, stop in pairwise(bounds)])
     return mine

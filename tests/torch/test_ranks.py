@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from processes import processes
+from processes import processes, workers_of_gloo
 from test_batch_norm import batch, close
 from test_sub_batches import GOLDEN
 from torch import nn
@@ -112,6 +112,9 @@ def five_ranks(rank, golden):
             assert norm.ranks == ranks
     neighbours(rank)
     from_stage_to_stage(per_process(2, 5))
+    assert workers_of_gloo() > 2  # those of the default group and of this rank's
+    torch.distributed.destroy_process_group()
+    assert workers_of_gloo() == 0
 
 
 def neighbours(rank):
