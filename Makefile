@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 WHEEL := build/wheel
-SOURCES := pyproject.toml CMakeLists.txt cuda.cmake constraints.txt $(wildcard csrc/*) pymultigrid adapters/torch adapters/keras
-CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.inl tests/*.cpp)
+SOURCES := pyproject.toml CMakeLists.txt cuda.cmake constraints.txt $(shell find csrc -type f) tests/cuda_host.cpp \
+    pymultigrid adapters/torch adapters/keras
+CPP := $(shell find csrc -type f) $(wildcard tests/*.cpp)
 # Runs from another directory than the root: there the source folder pymultigrid/ would hide the installed package.
 ELSEWHERE := cd build &&
 

@@ -4,10 +4,10 @@ import sys
 
 import lightning
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 DEVICES, NODES = 1, 1
 dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)

@@ -3,10 +3,10 @@ import re
 import keras
 import numpy as np
 import pytest
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, compiled, fit, network, read, split_network
 
 from pymultigrid import Cycles, Schedule, Shape, mini_batch
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 
 WEIGHTS = ["gamma", "beta", "moving_mean", "moving_variance"]
 FLOAT = {"rtol": 2e-4, "atol": 2e-5}

@@ -8,13 +8,13 @@ import threading
 import keras
 import mp4
 import numpy as np
-import pymultigrid.keras
 import pytest
 import toy
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset, batches
 from toy import BACKEND, SCHEDULE
 
+import pymultigrid.keras
 from pymultigrid import Schedule, Shape, mini_batch, resample, view_grids
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset, batches
 from pymultigrid.video import Video
 
 FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import toy
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, Record, compiled, fit, level_model, network, number, split_network
 
 from pymultigrid import Cycles, Schedule, Shape, mini_batch
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 
 SCHEDULE = Schedule(Shape(8, 4, 16, 16), samples=toy.VIDEOS, epochs=12, plan=Cycles(cycles=1), processes=2)
 SCALES = [step.lr_scale for step in SCHEDULE]

@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import pytest
 import toy
-from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization, batches
 from toy import BACKEND, SCHEDULE, Record, close, compiled, fit, level_model, network, number
 
 from pymultigrid import Schedule, Shape
 from pymultigrid._clock import Clock
+from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization, batches
 
 SHAPES = [tuple(step.shape) for step in SCHEDULE]
 SCALES = [step.lr_scale for step in SCHEDULE]

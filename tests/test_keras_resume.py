@@ -8,8 +8,9 @@ import keras
 import killed
 import numpy as np
 import pytest
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import BACKEND, SCHEDULE, compiled, fit, network, number
+
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 

@@ -92,9 +92,10 @@ def digest(tensor):
 def watch(log):
     """Register the hooks."""
     import torch
-    from pymultigrid.torch import SubBatchNorm
     from torch.nn.modules.module import register_module_forward_pre_hook
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+    from pymultigrid.torch import SubBatchNorm
 
     step = {"shapes": [], "clips": [], "splits": []}
 

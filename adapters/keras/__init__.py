@@ -31,12 +31,11 @@ if tuple(map(int, _keras.__version__.split(".")[:2])) < (3, 9):
     # Before, PyTorch's first mini-batch is lost, and float16 cannot resume.
     raise ImportError(f"pymultigrid.keras needs Keras 3.9 or newer, not {_keras.__version__}; pip install 'keras>=3.9'")
 
+from pymultigrid._sample import Sample
 from pymultigrid.keras._batch_norm import SubBatchNormalization
 from pymultigrid.keras._batches import batches
 from pymultigrid.keras._callback import MultigridCallback
 from pymultigrid.keras._dataset import VideoDataset
 from pymultigrid.keras._scaled_lr import ScaledLR
-
-from pymultigrid._sample import Sample
 
 __all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]

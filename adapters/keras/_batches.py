@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, final
 
-import numpy as np
-from pymultigrid.keras._callback import MultigridCallback
-
 import keras
+import numpy as np
+
 from pymultigrid import Schedule, Step
 from pymultigrid._resample import default_threads
 from pymultigrid._sample import Batch, Sample, mini_batch
+from pymultigrid.keras._callback import MultigridCallback
 
 Read = Callable[[Sequence[Sample]], Any]
 # Mini-batches that Keras may read to build the model, before it calls any callback: JAX reads one ahead.

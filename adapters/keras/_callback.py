@@ -6,11 +6,11 @@ import math
 import operator
 from typing import Any
 
+import keras
+
+from pymultigrid import Schedule, Step
 from pymultigrid.keras._model import check_model
 from pymultigrid.keras._train_function import TrainFunction
-
-import keras
-from pymultigrid import Schedule, Step
 
 
 class MultigridCallback(keras.callbacks.Callback):

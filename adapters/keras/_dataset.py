@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pymultigrid.keras._batches import batches
-from pymultigrid.keras._callback import MultigridCallback
-
 import keras
+import numpy as np
+
 from pymultigrid import Schedule, Shape, resample
 from pymultigrid._resample import default_threads
 from pymultigrid._sample import Sample
+from pymultigrid.keras._batches import batches
+from pymultigrid.keras._callback import MultigridCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from pymultigrid.keras._batch_norm import SubBatchNormalization
-
 import keras
+
 from pymultigrid import Schedule
+from pymultigrid.keras._batch_norm import SubBatchNormalization
 
 # Share of their first values that is left in the moving statistics after a training, above which they are wrong.
 LEFT = 0.05

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers import schedules
+
 from pymultigrid import Schedule
 from pymultigrid._clock import Clock
 

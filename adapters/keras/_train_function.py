@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
+
+from pymultigrid import Schedule, Shape, Step
 from pymultigrid.keras._batch_norm import SubBatchNormalization
 from pymultigrid.keras._scaled_lr import ScaledLR
-
-import keras
-from keras import ops
-from pymultigrid import Schedule, Shape, Step
 
 Function = Callable[..., Any]
 # Under this name the shapes of the mini-batch, as the model saw it, ride in what a train step returns.

@@ -15,6 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("pymultigrid.torch needs PyTorch, which is missing; pip install pymultigrid[torch]") from error
 
+from pymultigrid._sample import Batch, Sample
 from pymultigrid.torch._batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d
 from pymultigrid.torch._dataset import VideoDataset, VideoViews
 from pymultigrid.torch._decoded import DecodedClips
@@ -28,8 +29,6 @@ from pymultigrid.torch._sampler import BatchSampler
 from pymultigrid.torch._scaled_lr import ScaledLR
 from pymultigrid.torch._stream import StreamDataset
 from pymultigrid.torch._sub_batches import sub_batches
-
-from pymultigrid._sample import Batch, Sample
 
 __all__ = [
     "Batch",

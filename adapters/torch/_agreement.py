@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pymultigrid import Step
 from torch.utils._pytree import tree_leaves
+
+from pymultigrid import Step
 
 
 def disagreement(batch: Any, step: Step) -> str | None:

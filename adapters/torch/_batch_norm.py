@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
-from pymultigrid.torch._ranks import normalise_together, sharing
-
 import torch
-from pymultigrid import Step
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pymultigrid import Step
+from pymultigrid.torch._ranks import normalise_together, sharing
 
 Model = TypeVar("Model", bound=nn.Module)
 

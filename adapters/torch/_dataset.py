@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymultigrid.torch._decoded import DecodedClips
-from pymultigrid.torch._resample import resample
-
 import torch
-from pymultigrid import Shape
-from pymultigrid._sample import Sample
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from pymultigrid import Shape
+from pymultigrid._sample import Sample
+from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._resample import resample
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymultigrid.torch._resample import resample
-
 import torch
-from pymultigrid import Axis, Grid
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from pymultigrid import Axis, Grid
+from pymultigrid.torch._resample import resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
 
 
 def _touched(axis: Axis) -> tuple[int, int]:
-    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/taps.h."""
+    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/resample/taps.h."""
 
     def snapped(x: float) -> float:
         return math.floor(x * 2**24 + 0.5) / 2**24

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pymultigrid.torch._dataset import VideoViews
-
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Subset
+
+from pymultigrid.torch._dataset import VideoViews
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

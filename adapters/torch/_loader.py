@@ -6,13 +6,13 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from pymultigrid.torch._agreement import disagreement
-from pymultigrid.torch._sampler import BatchSampler
-from pymultigrid.torch._stream import StreamDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from pymultigrid import Schedule, Step
 from pymultigrid._sample import Batch, Sample
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from pymultigrid.torch._agreement import disagreement
+from pymultigrid.torch._sampler import BatchSampler
+from pymultigrid.torch._stream import StreamDataset
 
 # What the schedule decides, and a DataLoader would decide otherwise.
 _OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from pymultigrid.torch._batch_norm import norms_of, splitting
-from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
-
 import torch
-from pymultigrid import Shape, Step
 from torch import Tensor, distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+
+from pymultigrid import Shape, Step
+from pymultigrid.torch._batch_norm import norms_of, splitting
+from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 At = Callable[[Step], AbstractContextManager[object]]

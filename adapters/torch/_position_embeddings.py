@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pymultigrid import Shape, Step
 from torch import Tensor, nn
+
+from pymultigrid import Shape, Step
 
 # A class token, and at most one more (distillation), come before the cells and stay as they are.
 _MOST_TOKENS = 2

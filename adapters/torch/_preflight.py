@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
-from pymultigrid.torch._resample import torch_dtype
-
 import torch
-from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
-from pymultigrid._report import uses
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
+
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid._report import uses
+from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._resample import torch_dtype
 
 _READ = 4  # clips that are read to time a data set
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from pymultigrid import Axis, Grid, _core
 from pymultigrid._resample import Layout, Mode, Temporal, default_threads
-from torch import Tensor
 
 Grids = Grid | Sequence[Grid] | tuple[int, int, int]
 
@@ -91,20 +93,25 @@ def resample(
         clips = torch.ops.pymultigrid.resample(videos, *_boxes(grid), *options, dtype if out is None else out.dtype)
         clip: Tensor = clips[0] if isinstance(video, Tensor) and video.ndim == 4 else clips
         return clip if out is None else out.copy_(clip)
-    if out is None:
-        shape = _core.resample_shape(video, grid, layout)
-        out = torch.empty(shape, dtype=dtype, device=videos[0].device)
+    for i, tensor in enumerate(videos):
+        _check_memory("video" if isinstance(video, Tensor) else f"videos[{i}]", tensor)
+    if out is not None:
+        _check_memory("out", out)
+    device = videos[0].device if videos else torch.device("cpu")
     # On the current stream of the tensors' device, as every operation of torch: they are ready there, and their memory
     # comes back to the caching allocator in that order.
-    stream = torch.cuda.current_stream(out.device).cuda_stream if out.is_cuda else None
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
     threads = default_threads() if threads is None else threads
-    arguments = (video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream, True)
-    if not out.is_cuda:
-        _core.resample(*arguments)
-        return out
-    with torch.cuda.device_of(out):  # going back, torch makes no context on a device that has none
-        _core.resample(*arguments)
-    return out
+
+    def make(shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    # Going back, torch makes no context on a device that has none.
+    with torch.cuda.device_of(videos[0]) if device.type == "cuda" else nullcontext():
+        made: Tensor = _core.resample(
+            video, grid, out, make, mode, temporal, antialias, mean, std, layout, threads, stream, True
+        )
+    return made
 
 
 def torch_dtype(value: object, choices: Sequence[torch.dtype] = ()) -> torch.dtype:
@@ -128,6 +135,19 @@ def _check(name: str, tensor: Any) -> None:
         raise RuntimeError(f"{name} requires grad and resample has no backward; pass {name}.detach()")
     if tensor.dtype not in _DTYPES:
         raise TypeError(f"{name} has dtype {tensor.dtype}; it must be one of {', '.join(map(str, _DTYPES))}")
+
+
+def _check_memory(name: str, tensor: Tensor) -> None:
+    # What torch keeps beside the memory that is read: a sign, and how much of the memory is still there.
+    if tensor.is_neg() or tensor.is_conj():
+        raise ValueError(f"{name} negates its memory when it is read, and resample reads it; pass {name}.resolve_neg()")
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    if tensor.numel() and end > tensor.untyped_storage().nbytes():
+        raise ValueError(
+            f"{name} has no memory behind it: its storage was freed or made smaller, as FSDP does between uses; gather "
+            "or copy it first"
+        )
 
 
 def _check_place(name: str, tensor: Tensor, first: Tensor) -> None:

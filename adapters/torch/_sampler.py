@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import distributed
+from torch.utils.data import Sampler
 
 from pymultigrid import Schedule, Step, _arguments, _core
 from pymultigrid._sample import Batch
-from torch import distributed
-from torch.utils.data import Sampler
 
 
 class BatchSampler(Sampler[Any]):

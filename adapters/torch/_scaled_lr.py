@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, Literal
 
-from pymultigrid import Schedule, Step
-from pymultigrid._clock import Clock
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.weak import WeakIdKeyDictionary
+
+from pymultigrid import Schedule, Step
+from pymultigrid._clock import Clock
 
 
 class ScaledLR(LRScheduler):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pymultigrid.torch._sampler import Shares
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from pymultigrid import Schedule, Step
 from pymultigrid._sample import Sample
-from torch.utils.data import IterableDataset, default_collate, get_worker_info
+from pymultigrid.torch._sampler import Shares
 
 
 class StreamDataset(IterableDataset[Any]):

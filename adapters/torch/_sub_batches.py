@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pymultigrid import Shape, Step
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._batch_norm import has_plain_norm, norms_of, splitting
 from pymultigrid.torch._scaled_lr import check_rates
-
-import torch
-from pymultigrid import Shape, Step
-from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 
 @contextmanager
