@@ -142,3 +142,18 @@ def fit(model, multigrid, *more, epochs=3, data=None, steps_per_epoch=None, **op
         verbose=0,
         **options,
     )
+
+
+def plain_fit(model, *callbacks):
+    return model.fit(np.zeros((8, 4, 16, 16, 3), "float32"), np.zeros(8), callbacks=list(callbacks), verbose=0)
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            self.model.stop_training = True
