@@ -24,7 +24,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch, _):
         step, (clips, labels) = batch
-        with sub_batches(self.net, step):
+        with sub_batches(self.net, step):  # with activation checkpointing see docs/torch.md, Lightning
             return torch.nn.functional.cross_entropy(self.net(clips), labels)
 
     def configure_optimizers(self):

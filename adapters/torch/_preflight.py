@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
@@ -20,6 +17,7 @@ from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_b
 from pymultigrid._report import uses
 from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._resample import torch_dtype
+from pymultigrid.torch._snapshot import as_it_was
 
 _READ = 4  # clips that are read to time a data set
 
@@ -38,9 +36,10 @@ def preflight(
 ) -> Report:
     """Run forward and backward at every shape of a schedule before training, and report time, memory and what is wrong.
 
-    The mini-batches are random clips on the model's device, the largest first. The model is left as it was: parameters,
-    gradients, buffers (running statistics), training mode and counters of its modules, and the random state of torch,
-    NumPy and Python. A compiled model has been compiled for each shape then, and cuDNN has seen them.
+    The mini-batches are random clips on the model's device, the largest first. The model is left as it was, to the bit,
+    also one that changes itself in its forward: parameters, gradients, buffers (running statistics), attributes and
+    hooks of its modules, and the random state of torch, NumPy and Python. Hooks that step an optimizer inside of
+    backward are off meanwhile. A compiled model has been compiled for each shape then, and cuDNN has seen them.
 
     >>> import torch
     >>> from pymultigrid import Cycles, Schedule, Shape
@@ -111,23 +110,15 @@ def preflight(
     whole = schedule.whole
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
-    show = progress and passes.is_first
-    with _as_it_was(model, passes.device):
-        maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})
-        memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
-        fits = {shape: clips for shape, (_, _, clips) in memory.items()}
-        times: dict[Shape, list[float]] = {shape: [] for shape in steps}
-        for shape in _bar("time", list(steps) * repeats, show):
-            seconds, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
-            times[shape].append(seconds)
+    iterations = {s: sum(k for stage in whole.stages for shape, _, k in uses(stage) if shape == s) for s in steps}
+    reads = [] if dataset is None else [shape for shape in steps if iterations[shape]]
+    with as_it_was(model, passes.device):
+        memory, times, maps = _measured(passes, steps, repeats, progress and passes.is_first)
+        read = {shape: passes.most(_read_seconds(dataset, whole, steps[shape][0]))[0] for shape in reads}
     rows = []
     for shape, (_, size, _) in memory.items():
-        iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
-        read: float | None = None
-        if dataset is not None and iterations:
-            (read,) = passes.most(_read_seconds(dataset, whole, steps[shape][0]))
-        median = statistics.median(times[shape])
-        rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
+        seconds, fits = times[shape]
+        rows.append(ShapeCost(shape, iterations[shape], seconds, size, fits, maps[shape], read.get(shape)))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
     versions = sum(map(len, steps.values())) if passes.norms else len(steps)
     report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
@@ -136,36 +127,18 @@ def preflight(
     return report
 
 
-@contextmanager
-def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """In training mode and with gradients of zero inside; everything as it was afterwards."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    # Training mode, splits, counters, whether DDP shares buffers at the next forward.
-    plain = [{name: v for name, v in vars(m).items() if isinstance(v, (bool, int, float, str))} for m in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [parameter.grad for parameter in parameters]
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002, the global one
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            if not model.training:
-                model.train()
-            for parameter in parameters:
-                # Between steps of a loop they are there, and in its peak.
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for module, attributes, own in zip(modules, plain, buffers, strict=True):
-            vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(own)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+def _measured(
+    passes: Passes, steps: dict[Shape, list[Step]], repeats: int, show: bool
+) -> tuple[dict[Shape, tuple[float, float, int]], dict[Shape, tuple[float, int]], dict[Shape, Extents | None]]:
+    """Return what `Passes.memory` says of each shape, its median seconds and clips that fitted, and its feature map."""
+    maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})
+    memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+    fits = {shape: clips for shape, (_, _, clips) in memory.items()}
+    seconds: dict[Shape, list[float]] = {shape: [] for shape in steps}
+    for shape in _bar("time", list(steps) * repeats, show):
+        took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
+        seconds[shape].append(took)
+    return memory, {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}, maps
 
 
 def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:

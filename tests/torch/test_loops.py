@@ -1,5 +1,7 @@
 """The loops of examples/ as people start them: real processes on real videos, watched step by step."""
 
+import re
+
 import pytest
 
 pytest.importorskip("av", reason="PyAV is missing: the training loops of examples/ were NOT run")
@@ -73,6 +75,20 @@ def test_it_has_learnt(example, trained):
 @pytest.mark.parametrize("example", ["lightning_trainer.py", "accelerate_loop.py"])
 def test_a_framework_trains_as_the_plain_loop_bit_for_bit(example, trained):
     assert watched.steps(trained(example))[-1]["weights"] == watched.steps(trained("plain_loop.py"))[-1]["weights"]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_lightning_with_activation_checkpointing_trains_as_without(reentrant, trained, videos, tmp_path):
+    """Lightning calls backward after training_step, and the net runs again in it; docs/torch.md has what to add."""
+    again = f"torch.utils.checkpoint.checkpoint(self.net, clips.requires_grad_(), use_reentrant={reentrant})"
+    page = (EXAMPLES.parent / "docs" / "torch.md").read_text()
+    (backward,) = re.findall(r"^ {6}(def backward.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    kept = "(clips, labels) = batch\n", "(clips, labels) = batch\n        self.step = step\n"
+    added = "    def configure", f"    {backward.replace(chr(10) + '  ', chr(10))}\n\n    def configure"
+    script = watched.edited("lightning_trainer.py", tmp_path, ("self.net(clips)", again), kept, added)
+    watched.finish(watched.start(tmp_path, script, videos), tmp_path)
+    plain = watched.steps(trained("lightning_trainer.py"))
+    assert [done["weights"] for done in watched.steps(tmp_path)] == [done["weights"] for done in plain]
 
 
 @pytest.mark.parametrize(
