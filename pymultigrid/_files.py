@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import reprlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, final
@@ -115,6 +116,17 @@ class VideoFiles:
         part.videos = [self.videos[index] for index in chosen]
         part.labels = [self.labels[index] for index in chosen]
         return part
+
+    def checksum(self) -> int:
+        """Return what tells these files and labels from others, in this order, wherever their folder is mounted."""
+        paths = [Path(video.path).absolute() for video in self.videos]
+        top = os.path.commonpath(paths)
+        found = 0
+        for path, label in zip(paths, self.labels, strict=True):
+            # Other labels (arrays, tuples of them) have no short text that is always the same.
+            known = label if isinstance(label, (str, int, float, np.generic)) else ""
+            found = zlib.crc32(f"{os.path.relpath(path, top)}\0{known}\0".encode("utf-8", "surrogateescape"), found)
+        return found
 
     def read(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Pixels, Grid]]:
         """Yield what `resample` reads each clip from: its place in `samples`, the frames that its grid picks, its grid.

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from pymultigrid import Shape
 from pymultigrid._sample import Sample
 from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._resample import resample
 
 if TYPE_CHECKING:
@@ -158,9 +159,13 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
 
     def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         """Return the items of a batch, as a DataLoader asks for them: every video is read once for all its clips."""
-        if type(self).__getitem__ is not VideoDataset.__getitem__:
-            return [self[sample] for sample in samples]  # a subclass has its own
-        return self._read(samples)
+        if type(self).__getitem__ is VideoDataset.__getitem__:
+            return self._read(samples)
+        items = []
+        for sample in samples:  # a subclass has its own, and random numbers in it
+            with drawn_from(sample.own_seed):
+                items.append(self[sample])
+        return items
 
     def _read(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         for sample in samples:

@@ -6,11 +6,13 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, default_collate
 
 from pymultigrid import Schedule, Step
 from pymultigrid._sample import Batch, Sample
 from pymultigrid.torch._agreement import disagreement
+from pymultigrid.torch._dataset import VideoDataset
+from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._sampler import BatchSampler
 from pymultigrid.torch._states import check_state, of_one_process
 from pymultigrid.torch._stream import StreamDataset
@@ -121,7 +123,10 @@ class Loader(Iterable[tuple[Step, Any]]):
         self.schedule = schedule
         self._dataloader = self._loading(schedule)
         if read is None:
-            _check_length(dataset, schedule)
+            check_length(dataset, schedule)
+            if rank is None:
+                sampler: Any = self._dataloader.batch_sampler
+                sampler.shares.agree({"a list of videos of checksum": _checksum(dataset)})
         self._start = self._next = schedule.start
         self._resuming = False
 
@@ -205,9 +210,16 @@ class _Paired(Dataset[Any]):
     def __getitem__(self, sample: Sample) -> Any:
         return self.dataset[sample]
 
-    def __getitems__(self, batch: Batch) -> tuple[Step, list[Any]]:
+    def __getitems__(self, batch: Batch) -> tuple[Sample, list[Any]]:
         together = getattr(self.dataset, "__getitems__", None)
-        return batch[0].step, together(batch) if together else [self.dataset[sample] for sample in batch]
+        if together:
+            with drawn_from(batch[0].own_seed):
+                return batch[0], together(batch)
+        return batch[0], [self._one(sample) for sample in batch]
+
+    def _one(self, sample: Sample) -> Any:
+        with drawn_from(sample.own_seed):
+            return self.dataset[sample]
 
 
 class _PairedCollate:
@@ -216,9 +228,10 @@ class _PairedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, pair: tuple[Step, list[Any]]) -> tuple[Step, Any]:
-        step, items = pair
-        return step, self.collate(items)
+    def __call__(self, pair: tuple[Sample, list[Any]]) -> tuple[Step, Any]:
+        first, items = pair
+        with drawn_from(first.own_seed ^ 1):
+            return first.step, self.collate(items)
 
 
 class _PairedStream(IterableDataset[Any]):
@@ -242,12 +255,20 @@ def _check_dataset(dataset: Any) -> None:
         )
 
 
-def _check_length(dataset: Any, schedule: Schedule) -> None:
+def check_length(dataset: Any, schedule: Schedule) -> None:
+    """Refuse a data set whose length is not the schedule's."""
     if hasattr(dataset, "__len__") and len(dataset) != schedule.samples:
         raise ValueError(
             f"the data set has {len(dataset)} videos and the schedule was made for samples={schedule.samples}: some "
             "would never be read, or ones that are not there; make the schedule with samples=len(dataset)"
         )
+
+
+def _checksum(dataset: Any) -> Any:
+    """Return what tells one list of videos and labels from another; None where the data set has no such list."""
+    if isinstance(dataset, VideoDataset):
+        return dataset.files.checksum()
+    return [_checksum(part) for part in dataset.datasets] if isinstance(dataset, ConcatDataset) else None
 
 
 def _compare(batch: Any, step: Step) -> None:
