@@ -60,7 +60,8 @@ string(REPLACE ";" " " cuda_targets "${CMAKE_CUDA_ARCHITECTURES}")
 set(cuda_build "${cuda_build} for ${cuda_targets}")
 message(STATUS "CUDA kernel: ${cuda_build}, by ${nvcc}")
 
-pybind11_add_module(_cuda MODULE csrc/resample_cuda.cu csrc/module_cuda.cpp)
+pybind11_add_module(_cuda MODULE csrc/resample/cuda/kernel.cu csrc/python/cuda_kernel.cpp)
+target_include_directories(_cuda PRIVATE csrc)
 target_compile_features(_cuda PRIVATE cxx_std_17)
 set_target_properties(_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
   CUDA_VISIBILITY_PRESET hidden INTERPROCEDURAL_OPTIMIZATION OFF)

@@ -33,7 +33,7 @@ stage() {
 
 # From another folder: in the root Python would find the sources instead of what was built.
 tests=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q)
-on_gpu=$root/tests/test_torch_cuda.py
+on_gpu=$root/tests/torch/test_cuda.py
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 CUDAARCHS=${CUDAARCHS:-native}
 mkdir -p build
 rm -rf "$site"
@@ -41,12 +41,13 @@ rm -rf "$site"
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || echo "no nvidia-smi"
 stage build 120 "$python" -m pip install -v --no-build-isolation --no-deps --no-index --target "$site" \
-  --config-settings=cmake.define.PYMULTIGRID_CUDA=ON --config-settings=cmake.define.PYMULTIGRID_WERROR=ON \
+  --config-settings=cmake.define.PYMULTIGRID_CUDA=ON --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=ON \
+  --config-settings=cmake.define.PYMULTIGRID_WERROR=ON \
   --config-settings=cmake.define.CMAKE_CUDA_FLAGS=-Xptxas=-v .
 grep -E "Compiling entry|spill|Used .* registers" "$logs/build.log" | sed 's/.*resample_tilesI/  /' >"$logs/registers.log"
 cd build || exit
 stage available 20 "$python" -c "import pymultigrid as p; print(p.cuda_missing()); assert p.cuda_available()"
-stage tests 100 "${tests[@]}" "$on_gpu" "$root/tests/test_resample_cuda.py" "$root/tests/test_torch_resample.py"
+stage tests 100 "${tests[@]}" "$on_gpu" "$root/tests/test_resample_cuda.py" "$root/tests/torch/test_tensors.py"
 grep "not run" "$logs/tests.log" | sort -u
 if command -v compute-sanitizer >/dev/null; then
   # Each tensor an allocation of its own: within one that torch divides, an overrun would not be seen.

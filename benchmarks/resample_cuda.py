@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pymultigrid.torch import resample
 from torch import Tensor
 
 from pymultigrid import Axis, Grid, cuda_available, cuda_missing
 from pymultigrid._core import cuda_build
+from pymultigrid.torch import resample
 
 MEAN, STD = (0.45, 0.44, 0.40), (0.225, 0.22, 0.23)
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 
 import torch
-from pymultigrid.torch import BatchSampler, PositionEmbeddings, ScaledLR, SubBatchNorm3d, sub_batches
 from torch import nn
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, PositionEmbeddings, ScaledLR, SubBatchNorm3d, sub_batches
 
 STEP = 20e-3
 PAIRS = 15

@@ -3,24 +3,23 @@
 import sys
 
 import torch
+import torch.distributed.nn.functional  # imported with a group its defaults hold it for good: see docs/torch.md
 from accelerate import Accelerator
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, evaluate, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, evaluate, sub_batches
 
 
 def main() -> None:
     accelerator = Accelerator()
     dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
-    length = {"samples": len(dataset), "epochs": 30, "processes": accelerator.num_processes}
-    schedule = Schedule(Shape(4, 8, 56, 56), **length)
+    schedule = Schedule(Shape(4, 8, 56, 56), samples=len(dataset), epochs=30, processes=accelerator.num_processes)
     loader = Loader(dataset, schedule, seed=0, num_workers=2)
 
     model = SubBatchNorm.convert(SmallCNN(len(dataset.classes)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
-    lr = ScaledLR(cosine, schedule)
+    lr = ScaledLR(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.baseline_iterations), schedule)
     model, optimizer = accelerator.prepare(model, optimizer)  # the loader and lr know their rank
 
     for step, (clips, labels) in loader:
@@ -33,6 +32,7 @@ def main() -> None:
 
     found = evaluate(model, dataset.evaluation(schedule.shape, clips=2))
     accelerator.print(f"accuracy {found.accuracy():.3f}")
+    model, optimizer = accelerator.free_memory(model, optimizer)  # the wrapper is gone before the group
     accelerator.end_training()
 
 

@@ -1,17 +1,18 @@
 """DDP: torchrun --nproc-per-node 8 --max-restarts 3 examples/ddp.py VIDEOS; it goes on where it was, on 4 too."""
 
+import gc
 import sys
 from pathlib import Path
 
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
+import torch.distributed.nn.functional  # imported with a group its defaults hold it for good: see docs/torch.md
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 
 def main() -> None:
-    torch.distributed.init_process_group()
     device = torch.device(f"cuda:{torch.distributed.get_node_local_rank()}" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else what asks for "cuda" alone goes to the first one, in every process
@@ -36,8 +37,10 @@ def main() -> None:
         if step.index % 5 == 4 and torch.distributed.get_rank() == 0:
             torch.save({name: part.state_dict() for name, part in parts.items()}, "checkpoint.new")
             Path("checkpoint.new").replace("checkpoint.pt")  # whole or not there
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
+    torch.distributed.init_process_group()
     main()
+    gc.collect()  # the wrapper is gone before the group
+    torch.distributed.destroy_process_group()

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 from torch.distributed import checkpoint, fsdp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 
 def main() -> None:

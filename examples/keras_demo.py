@@ -14,9 +14,9 @@ from time import perf_counter
 
 import keras
 from keras import layers
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset
 
 from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset
 
 sys.path.insert(0, str(Path(__file__).parent / "demo"))
 

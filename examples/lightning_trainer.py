@@ -4,10 +4,10 @@ import sys
 
 import lightning
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 DEVICES, NODES = 1, 1
 dataset = VideoDataset.from_folder(sys.argv[1], mean=0.45, std=0.225, stride=2)
@@ -24,7 +24,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch, _):
         step, (clips, labels) = batch
-        with sub_batches(self.net, step):
+        with sub_batches(self.net, step):  # with activation checkpointing see docs/torch.md, Lightning
             return torch.nn.functional.cross_entropy(self.net(clips), labels)
 
     def configure_optimizers(self):

@@ -3,10 +3,10 @@
 import sys
 
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, evaluate, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, evaluate, sub_batches
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import torch
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ import sys
 
 import torch
 import transformers
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from small_cnn import SmallCNN
 
 from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 
 class Trainer(transformers.Trainer):

@@ -1,8 +1,10 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
+
+limits: dict[str, int]
 
 @final
 class Shape:
@@ -232,12 +234,11 @@ def clips_by(end_epoch: float, samples: int) -> int: ...
 def shuffled(position: int, samples: int, seed: int) -> int: ...
 def shuffle(first: int, count: int, samples: int, seed: int) -> list[int]: ...
 def draw(first: int, count: int, rising: npt.NDArray[np.float64], seed: int) -> list[int]: ...
-def philox(key: int, counter: Sequence[int]) -> list[int]: ...
-def resample_shape(video: Any, grid: Any, layout: str) -> tuple[int, ...]: ...
 def resample(
     video: Any,
     grid: Any,
     out: Any,
+    make: str | Callable[[tuple[int, ...]], Any],
     mode: str,
     temporal: str,
     antialias: bool,
@@ -246,22 +247,10 @@ def resample(
     layout: str,
     threads: int,
     stream: int | None = None,
-    ready: bool = False,
-) -> None: ...
+    vouched: bool = False,
+) -> Any: ...
 def cuda_missing() -> str | None: ...
 def cuda_build() -> str: ...
-def _resample_tiles(
-    video: Any,
-    grid: Any,
-    out: Any,
-    mode: str,
-    temporal: str,
-    antialias: bool,
-    mean: Any,
-    std: Any,
-    layout: str,
-    processors: int,
-) -> None: ...
 def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]: ...
 def set_buffer_limit(limit: int) -> None: ...
 def unused_buffer_bytes() -> int: ...

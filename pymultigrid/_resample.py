@@ -109,15 +109,14 @@ def resample(
     Equal to ``torch.nn.functional.interpolate`` of the box in float32, to a few units in the last place:
     ``mode="bilinear"`` with the same ``antialias``, ``"nearest-exact"``, and ``"trilinear"`` for ``temporal="linear"``.
     """
+    name = ""
     if out is None:
         name = str(dtype) if dtype in DTYPES else _named(dtype)
         if name not in DTYPES[:3]:
             hint = "pass out=, an array of it" if name == "bfloat16" else f"choose one of {DTYPES}"
             raise ValueError(f"dtype ({name!r}) has no NumPy arrays to return here; {hint}")
-        out = _core.empty(_core.resample_shape(video, grid, layout), np.dtype(name))
     threads = default_threads() if threads is None else threads
-    _core.resample(video, grid, out, mode, temporal, antialias, mean, std, layout, threads, stream)
-    return out
+    return _core.resample(video, grid, out, name, mode, temporal, antialias, mean, std, layout, threads, stream)
 
 
 def set_buffer_limit(limit: int) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 from toy import SCHEDULE, compiled, fit, network, number
+
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization
 
 SAVE_FREQ = 2
 

@@ -32,21 +32,6 @@ def test_without_cycles_it_is_the_iteration():
     assert [Clock(schedule)(step) for step in schedule] == list(range(len(schedule)))
 
 
-@pytest.mark.parametrize("per", ["iteration", "epoch"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_torchs_scheduler_is_at_the_same_place(schedule, per):
-    torch = pytest.importorskip("torch", reason="torch is missing: its ScaledLR was NOT compared")
-    from pymultigrid.torch import ScaledLR
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    lr = ScaledLR(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1.0 + k), schedule, per=per)
-    clock = Clock(schedule, per=per)
-    for step in schedule:
-        assert lr.get_last_lr() == [(1.0 + clock(step)) * step.lr_scale]
-        optimizer.step()
-        lr.step()
-
-
 def test_another_word_is_refused():
     with pytest.raises(ValueError, match=re.escape('per (\'step\') must be "iteration" or "epoch"')):
         Clock(SCHEDULES[0], per="step")

@@ -1,6 +1,7 @@
 """The house: imports point one way, and `import pymultigrid` loads no framework."""
 
 import ast
+import re
 import subprocess
 import sys
 import types
@@ -13,19 +14,24 @@ from pymultigrid import _core
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "lightning"}
-PYTHON_FILES = {
-    "module.cpp",
-    "module_plan.cpp",
-    "module_resample.cpp",
-    "module_cuda.cpp",
-    "value.h",
-    "arrays.cpp",
-    "arrays.h",
+# What each room of the core may include besides the standard library: its own files, and those of the rooms below.
+ROOMS = {
+    "plan": {"plan"},
+    "resample": {"resample", "plan"},
+    "resample/cpu": {"resample/cpu", "resample", "plan"},
+    "resample/cuda": {"resample/cuda", "resample", "plan"},
+    "python": {"python", "resample/cuda", "resample", "plan"},
+}
+# The vector instructions and CUDA's own headers, in the one place for each; Python in the room that binds.
+OUTSIDE = {
+    "resample/cpu": ("immintrin.h", "arm_neon.h"),
+    "resample/cuda": ("cuda_",),
+    "python": ("pybind11/", "Python.h"),
 }
 # Each is imported inside the one module whose extra brings it.
 OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
-OWN_BACKEND = {"keras/dataset.py": {"tensorflow"}}
+OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 
 
 def imports(path):
@@ -63,6 +69,24 @@ def test_an_adapter_loads_its_backend_in_a_function_only():
         assert not backends & {n.name for node in at_the_top.body if isinstance(node, ast.Import) for n in node.names}
 
 
+def room_of(path):
+    return path.parent.relative_to(ROOT / "csrc").as_posix()
+
+
+def test_the_core_points_one_way():
+    files = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
+    assert {room_of(path) for path in files} == set(ROOMS)
+    for path in files:
+        room, text = room_of(path), path.read_text()
+        for header in re.findall(r'#include "(.+)"', text):
+            assert (ROOT / "csrc" / header).is_file(), f"{path}: {header} is not a path from csrc/"
+            assert header.rpartition("/")[0] in ROOMS[room], f"{path} includes {header}"
+        for header in re.findall(r"#include <(.+)>", text):
+            # The standard library's have no ending, and only the system's a folder.
+            standard = "." not in header or header.startswith("sys/")
+            assert standard or header.startswith(OUTSIDE.get(room, ())), f"{path} includes {header}"
+
+
 def test_what_is_private_has_an_underscore():
     """`pymultigrid.resample` is a function and nothing else: no module stands in a public name's place."""
     modules = {path.stem for path in (ROOT / "pymultigrid").glob("*.py")}
@@ -71,12 +95,17 @@ def test_what_is_private_has_an_underscore():
     assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)
 
 
-def test_the_core_names_no_framework():
-    for path in (ROOT / "csrc").iterdir():
-        code = [line for line in path.read_text().splitlines() if "#include" in line]
-        assert not any(framework in line for line in code for framework in FRAMEWORKS), path
-        python = any("pybind11" in line or "Python.h" in line for line in code)
-        assert python == (path.name in PYTHON_FILES), path
+@pytest.mark.parametrize("adapter", ["torch", "keras"])
+def test_no_module_of_an_adapter_is_called_as_what_it_exports(adapter):
+    modules = {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+    names = {
+        name.value
+        for node in ast.parse((ROOT / "adapters" / adapter / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in node.value.elts
+    }
+    assert names
+    assert not names & modules
 
 
 def test_import_loads_no_framework():
@@ -98,6 +127,8 @@ def test_the_stub_names_what_the_core_has():
     for node in stub.body:
         if isinstance(node, ast.FunctionDef):
             described[node.name] = set()
+        elif isinstance(node, ast.AnnAssign):
+            described[node.target.id] = set()
         elif isinstance(node, ast.ClassDef):
             described[node.name] = {f.name for f in node.body if isinstance(f, ast.FunctionDef)}
     assert set(described) == {name for name in vars(_core) if not name.startswith("__")}

@@ -1,7 +1,7 @@
 """The CUDA kernel's code, run on the host tile by tile, against the reference and the CPU path.
 
 What only a GPU can show (barriers between threads, the wide loads and conversions of the device, streams, graphs) is in
-test_torch_cuda.py.
+test_cuda.py.
 """
 
 import itertools
@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_resample import LEVEL, MODES, cases, make_video, off_by, spread
 
-from pymultigrid import Axis, Grid, _core, cuda_available, cuda_missing, resample
+from pymultigrid import Axis, Grid, _core, _cuda_host, cuda_available, cuda_missing, resample
 
 
 def tiles(video, grid, *, layout="CTHW", dtype="float32", out=None, processors=1, **options):
     """`resample` by the kernel's code; more processors make smaller tiles."""
     options = {"mode": "linear", "temporal": "nearest", "antialias": True, "mean": None, "std": None, **options}
     if out is None:
-        out = np.full(_core.resample_shape(video, grid, layout), 77, dtype)
-    _core._resample_tiles(video, grid, out, **options, layout=layout, processors=processors)
+        out = np.full(resample(video, grid, layout=layout).shape, 77, dtype)
+    _cuda_host.resample_tiles(video, grid, out, **options, layout=layout, processors=processors)
     return out
 
 
@@ -68,7 +68,8 @@ def test_bfloat16(layout, channels):
     video = torch.from_numpy(make_video((3, 20, 31, channels)))
     for width in (16, 17):
         for source in (video, (video / 255).bfloat16()):
-            want = torch.empty(_core.resample_shape(source, (3, 9, width), layout), dtype=torch.bfloat16)
+            shape = (channels, 3, 9, width) if layout == "CTHW" else (3, 9, width, channels)
+            want = torch.empty(shape, dtype=torch.bfloat16)
             resample(source, (3, 9, width), layout=layout, out=want)
             got = tiles(source, (3, 9, width), layout=layout, out=torch.full_like(want, 77))
             torch.testing.assert_close(got, want, rtol=2.0**-7, atol=0)

@@ -15,7 +15,7 @@ def test_no_data_race(tmp_path):
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("races: not run, ThreadSanitizer needs g++ or clang++")
-    sources = [*sorted(CSRC.glob("resample_*.cpp")), CSRC / "buffers.cpp", TESTS / "races.cpp"]
+    sources = [*sorted(CSRC.glob("resample/*.cpp")), *sorted(CSRC.glob("resample/cpu/*.cpp")), TESTS / "races.cpp"]
     program = tmp_path / "races"
     built = subprocess.run(
         [*compiler.split(), "-std=c++17", "-O1", "-g", "-fsanitize=thread", f"-I{CSRC}", *sources, "-o", program],

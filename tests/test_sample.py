@@ -23,15 +23,6 @@ def test_ranks_divide_a_mini_batch():
         assert len(whole) == 2 * step.shape.b
 
 
-def test_torch_takes_the_same_samples():
-    pytest.importorskip("torch", reason="torch is missing: its samples were NOT compared")
-    from pymultigrid import torch
-
-    for step, batch in zip(SCHEDULE, torch.BatchSampler(SCHEDULE, seed=5, rank=1), strict=True):
-        assert batch == mini_batch(SCHEDULE, step, seed=5, rank=1)
-        assert [sample.index for sample in batch] == [SCHEDULE.sample(s.position, seed=5) for s in batch]
-
-
 SAMPLE = mini_batch(SCHEDULE, SCHEDULE[0], seed=0)[0]
 
 

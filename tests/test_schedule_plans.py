@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +96,19 @@ def test_batch_growth_is_a_dial():
     largest = [max(s.b for s in kinetics(batch_growth=g).shapes) for g in (0, 0.5, 1)]
     assert largest[0] == 8 < largest[1] < largest[2] == 128
     assert {s.lr_scale for s in kinetics(batch_growth=0).stages} == {1}
+
+
+def test_the_plans_of_the_docs():
+    """docs/schedule.md: its code runs, and its commands plan the last three of its schedules."""
+    text = (Path(__file__).parent.parent / "docs" / "schedule.md").read_text()
+    (code,), (commands,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "sh"))
+    made = {}
+    exec(compile(code, "schedule.md", "exec"), made)
+    assert made["paper"] == kinetics(processes=1)
+    assert made["no_data_yet"].baseline_iterations == 40_000
+    for name, command in zip(("long_only", "own", "ramp"), commands.splitlines(), strict=True):
+        done = subprocess.run([sys.executable, *command.split()[1:]], capture_output=True, text=True)
+        assert done.stdout == f"{made[name]}\n", done.stderr
 
 
 def test_phases():

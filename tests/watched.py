@@ -2,7 +2,7 @@
 
 Torch's global hooks see the model's inputs and the optimizer, whatever loop or framework drives them. Each process
 appends a JSON line for every optimizer step to LOG.<rank>: pid, learning rate, sub-batches, the shapes and digests of
-the clips, and digests of the weights after the step.
+the clips, and digests of the weights after the step. One of several processes leaves by `processes.leave`.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def start(folder, script, *arguments, processes=None, torchrun=()):
 
 def finish(process, folder):
     """Wait for a training that must end well."""
-    code = process.wait(timeout=300)
+    code = process.wait(timeout=1200)
     assert code == 0, (folder / "out").read_text()[-8000:]
 
 
@@ -92,9 +92,10 @@ def digest(tensor):
 def watch(log):
     """Register the hooks."""
     import torch
-    from pymultigrid.torch import SubBatchNorm
     from torch.nn.modules.module import register_module_forward_pre_hook
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+    from pymultigrid.torch import SubBatchNorm
 
     step = {"shapes": [], "clips": [], "splits": []}
 
@@ -129,6 +130,12 @@ if __name__ == "__main__":
     for module in (r"pymultigrid\.", "__main__", "small_cnn", r"torch\.optim", r"torch\.utils\.data"):
         warnings.filterwarnings("error", module=module)
     warnings.filterwarnings("error", message="Detected call of `lr_scheduler")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than this machine has cores
     sys.argv = sys.argv[2:]
     sys.path.insert(0, str(Path(sys.argv[0]).parent))
     runpy.run_path(sys.argv[0], run_name="__main__")
+    if "RANK" in os.environ:
+        from processes import leave, workers_of_gloo
+
+        print(f"rank {os.environ['RANK']} leaves {workers_of_gloo()} workers of gloo")
+        leave()

@@ -15,21 +15,20 @@ try:
 except ImportError as error:
     raise ImportError("pymultigrid.torch needs PyTorch, which is missing; pip install pymultigrid[torch]") from error
 
-from pymultigrid.torch.batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d
-from pymultigrid.torch.dataset import VideoDataset, VideoViews
-from pymultigrid.torch.decoded import DecodedClips
-from pymultigrid.torch.evaluate import Evaluation, evaluate
-from pymultigrid.torch.layer_errors import layer_errors
-from pymultigrid.torch.loader import Loader
-from pymultigrid.torch.position_embeddings import PositionEmbeddings
-from pymultigrid.torch.preflight import preflight
-from pymultigrid.torch.resample import resample
-from pymultigrid.torch.sampler import BatchSampler
-from pymultigrid.torch.scaled_lr import ScaledLR
-from pymultigrid.torch.stream import StreamDataset
-from pymultigrid.torch.sub_batches import sub_batches
-
 from pymultigrid._sample import Batch, Sample
+from pymultigrid.torch._batch_norm import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d
+from pymultigrid.torch._dataset import VideoDataset, VideoViews
+from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._evaluate import Evaluation, evaluate
+from pymultigrid.torch._layer_errors import layer_errors
+from pymultigrid.torch._loader import Loader
+from pymultigrid.torch._position_embeddings import PositionEmbeddings
+from pymultigrid.torch._preflight import preflight
+from pymultigrid.torch._resample import resample
+from pymultigrid.torch._sampler import BatchSampler
+from pymultigrid.torch._scaled_lr import ScaledLR
+from pymultigrid.torch._stream import StreamDataset
+from pymultigrid.torch._sub_batches import sub_batches
 
 __all__ = [
     "Batch",

@@ -15,13 +15,13 @@ from time import process_time
 
 import torch
 from network import Network
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, preflight, sub_batches
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from training import plan, read
 from videos import DIGITS, MOTIONS, write_split
 
 from pymultigrid import Schedule
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, preflight, sub_batches
 
 
 def loss(model: nn.Module, clips: Tensor) -> Tensor:

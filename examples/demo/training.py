@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from network import Network
-from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from videos import DIGITS, MOTIONS, Split
 
 from pymultigrid import Cycles, Schedule, Shape, Step
+from pymultigrid.torch import Loader, ScaledLR, SubBatchNorm, VideoDataset, sub_batches
 
 FULL = Shape(8, 8, 40, 40)
 PLANS = {

@@ -1,0 +1,122 @@
+"""Clips on their way to the device that resamples them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from pymultigrid import Axis, Grid
+from pymultigrid.torch._resample import resample
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedClips:
+    """Clips that are decoded and not yet resampled: uint8 pixels, and the grids to read them on.
+
+    What a `VideoDataset` with ``resample_on="device"`` gives in a clip's place: the frames that its grid picks, cut to
+    its box. They go through collation, ``pin_memory`` and workers as a tensor does, and `to` makes the tensor of them,
+    so the line ``clips = clips.to(device)`` of a loop stays as it is. On the CPU it is what resampling uncut frames
+    gives, but for the last place of a value where a weight rounds the other way:
+
+    >>> import torch
+    >>> from pymultigrid import Axis, Grid
+    >>> from pymultigrid.torch import DecodedClips, resample
+    >>> frames = torch.randint(256, (8, 48, 64, 3), dtype=torch.uint8)
+    >>> grid = Grid(Axis(0, 8, 8), Axis(5, 40, 32), Axis(60, -40, 32))
+    >>> clip = DecodedClips.of([frames], [grid], {"mean": 0.5}, batch=())
+    >>> batch = torch.utils.data.default_collate([(clip, 0), (clip, 1)])
+    >>> clips, labels = batch
+    >>> clips = clips.to("cpu")
+    >>> clips.shape, torch.equal(clips[1], resample(frames, grid, mean=0.5))
+    (torch.Size([2, 3, 8, 32, 32]), True)
+
+    Parameters
+    ----------
+    pixels
+        Of all clips, one after the other: one tensor, so that one transfer moves them.
+    sizes
+        Frames, height, width and channels of each clip's pixels.
+    grids
+        Of each clip, over its pixels.
+    batch
+        The axes before C x T x H x W: () for one clip, (B,) for a batch.
+    output
+        How they are to be resampled: options of `pymultigrid.torch.resample`.
+    """
+
+    pixels: Tensor
+    sizes: tuple[tuple[int, ...], ...]
+    grids: tuple[Grid, ...]
+    batch: tuple[int, ...]
+    output: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, videos: Sequence[Tensor], grids: Sequence[Grid], output: Mapping[str, Any], *, batch: tuple[int, ...]
+    ) -> DecodedClips:
+        """Copy the boxes of videos T x H x W x C, as many as `batch` holds, each with the grid over it."""
+        boxes, moved = zip(*map(cut, videos, grids), strict=True)
+        sizes = tuple(tuple(box.shape) for box in boxes)
+        pixels = torch.empty(sum(map(math.prod, sizes)), dtype=torch.uint8)
+        for part, box in zip(_parts(pixels, sizes), boxes, strict=True):
+            part.copy_(box)
+        return cls(pixels, sizes, moved, batch, output)
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Tensor:
+        """Move the pixels to `device`, once, and resample them there: float (or ``dtype``) B x C x T x H x W."""
+        pixels = self.pixels.to(device, non_blocking=non_blocking)
+        clips = resample(_parts(pixels, self.sizes), self.grids, **self.output)
+        return clips.view(self.shape)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor that `to` will give."""
+        grid = self.grids[0]
+        return torch.Size((*self.batch, self.sizes[0][-1], grid.t.size, grid.h.size, grid.w.size))
+
+    def pin_memory(self) -> DecodedClips:
+        """Return the same clips in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+def _parts(pixels: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Return each video in the pixels of all, views T x H x W x C."""
+    parts = pixels.split([math.prod(size) for size in sizes])
+    return [part.view(size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    """Return the part of a video that the box of `grid` touches, a view, and the grid over that part."""
+    (top, bottom), (left, right) = _touched(grid.h), _touched(grid.w)
+    rows, columns = (Axis(axis.start - low, axis.span, axis.size) for axis, low in ((grid.h, top), (grid.w, left)))
+    return video[:, top:bottom, left:right], Grid(grid.t, rows, columns, grid.beyond)
+
+
+def _touched(axis: Axis) -> tuple[int, int]:
+    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/resample/taps.h."""
+
+    def snapped(x: float) -> float:
+        return math.floor(x * 2**24 + 0.5) / 2**24
+
+    low = snapped(min(axis.start, axis.start + axis.span))
+    return math.floor(low), math.ceil(snapped(low + abs(axis.span)))
+
+
+def _collate(clips: Sequence[DecodedClips], *, collate_fn_map: object = None) -> DecodedClips:
+    return DecodedClips(
+        torch.cat([clip.pixels for clip in clips]),
+        tuple(size for clip in clips for size in clip.sizes),
+        tuple(grid for clip in clips for grid in clip.grids),
+        (len(clips), *clips[0].batch),
+        clips[0].output,
+    )
+
+
+# How torch's default_collate is taught a type, as its documentation says.
+default_collate_fn_map[DecodedClips] = _collate

@@ -1,0 +1,267 @@
+"""Position embeddings of a video transformer, interpolated to the shape of the step."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pymultigrid import Shape, Step
+
+# A class token, and at most one more (distillation), come before the cells and stay as they are.
+_MOST_TOKENS = 2
+
+
+class PositionEmbeddings:
+    """The position embeddings of a model that was built for the full shape, made to fit each step.
+
+    A video transformer has one learned (or fixed) vector for every cell of T/p x H/p x W/p patches. `at` interpolates
+    these tables to the step's cells while the model runs, and undoes it on exit. Parameters, `state_dict` and optimizer
+    are untouched: the gradient reaches the full table.
+
+    >>> import torch
+    >>> from pymultigrid import Schedule, Shape
+    >>> from pymultigrid.torch import PositionEmbeddings
+    >>> class Patches(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = torch.nn.Conv3d(3, 8, kernel_size=(2, 16, 16), stride=(2, 16, 16))
+    ...         self.pos_embed = torch.nn.Parameter(torch.zeros(1, 8 * 14 * 14, 8))
+    ...
+    ...     def forward(self, clips):
+    ...         return self.patches(clips).flatten(2).transpose(1, 2) + self.pos_embed
+    >>> model = Patches()
+    >>> schedule = Schedule(Shape(8, 16, 224, 224), samples=1000, epochs=10, multiple_of=16)
+    >>> embeddings = PositionEmbeddings(model, schedule.shape, patch=(2, 16, 16))
+    >>> embeddings
+    PositionEmbeddings(pos_embed: t 8 x h 14 x w 14)
+    >>> str(schedule[0].shape)
+    '64x4x160x160'
+    >>> with embeddings.at(schedule[0]):
+    ...     model(torch.zeros(1, 3, 4, 160, 160)).shape  # 2 x 10 x 10 cells
+    torch.Size([1, 200, 8])
+
+    Tables are the tensors (parameters, buffers or plain attributes) of 1 x N x C or N x C whose own name has ``pos`` in
+    it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w or
+    h x w, or of t for time and temporal, after at most two tokens without a place (class, distillation), which stay.
+    Where the names are others, `tables` gives them. The interpolation is linear in each axis and antialiased, so that
+    every vector of the full table has a part in the step and a gradient; in two axes it is
+    ``F.interpolate(mode="bilinear", antialias=True)``.
+
+    Sizes that a model compares with or divides by follow too: ``image_size``, ``img_size`` and ``num_frames`` of its
+    modules and their ``config``, where they are those of the full shape.
+
+    Parameters
+    ----------
+    model
+        The model, plain or wrapped. A copy (EMA) needs its own, where it is run at small shapes at all.
+    full
+        The shape that the model was built for, ``schedule.shape``.
+    patch
+        Frames, rows and columns of a patch (the tubelet).
+    tables
+        The tables by their dotted name, with their axes: ``{"encoder.place": "hw", "encoder.when": "t"}``.
+
+    Raises
+    ------
+    ValueError
+        The model has no table, one in `tables` is missing or has another number of cells, or a step is smaller than a
+        patch.
+    TypeError
+        `full` is no Shape, `patch` holds no whole numbers, or a step is no Step.
+
+    Notes
+    -----
+    The interpolation runs in a forward hook of the module that holds the table, so that optimizers, EMA copies, DDP,
+    FSDP and ``torch.compile(dynamic=False)`` see the full parameter.
+    """
+
+    def __init__(
+        self, model: nn.Module, full: Shape, *, patch: tuple[int, int, int], tables: Mapping[str, str] | None = None
+    ) -> None:
+        if not isinstance(full, Shape):
+            raise TypeError(f"full ({type(full).__name__}) must be a Shape; pass schedule.shape")
+        self._patch = _patch(patch)
+        self._cells = _per_axis(full, self._patch)
+        self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))
+        if not self._tables:
+            raise ValueError(
+                f"model ({type(model).__name__}) has no position embeddings of {_drawn('thw', self._cells)} cells, nor "
+                f"of their h x w or t; check full ({full}) and patch {self._patch}, name the tensors in tables=, and "
+                "leave this out for a model without any"
+            )
+        self._sizes = list(_sizes(model, _per_axis(full)))
+        self._inside = False
+
+    def __repr__(self) -> str:
+        tables = [f"{table.name}: {_drawn(table.axes, self._cells)}" for table in self._tables]
+        return f"PositionEmbeddings({', '.join(tables + [size.name for size in self._sizes])})"
+
+    @contextmanager
+    def at(self, step: Step) -> Iterator[None]:
+        """Fit the model to ``step.shape`` inside the ``with``; keep ``backward()`` in it, as for `sub_batches`."""
+        if not isinstance(step, Step):
+            raise TypeError(f"step ({step!r}) must be a Step; take it from the loop: for step, batch in loader")
+        if self._inside:
+            raise RuntimeError("the model is fitted to a step already; leave that `with` first")
+        cells = _per_axis(step.shape, self._patch)
+        if min(cells.values()) < 1:
+            raise ValueError(
+                f"step.shape ({step.shape}) is smaller than a patch of {self._patch}; keep whole patches with "
+                "multiple_of= and frames_multiple_of= of the schedule"
+            )
+        with ExitStack() as undo:
+            self._inside = True
+            undo.callback(setattr, self, "_inside", False)
+            for size in self._sizes:
+                undo.callback(setattr, size.owner, size.attribute, getattr(size.owner, size.attribute))
+                setattr(size.owner, size.attribute, size.at(_per_axis(step.shape)))
+            if cells != self._cells:
+                for table in self._tables:
+                    table.fit(self._cells, cells, undo)
+            yield
+
+
+def _patch(patch: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return `patch`, three sizes."""
+    rule = f"patch ({patch!r}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16), say"
+    try:
+        sizes = tuple(operator.index(size) for size in patch)
+    except TypeError:
+        raise TypeError(rule) from None
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(rule)
+    return sizes
+
+
+@dataclass(frozen=True)
+class _Table:
+    name: str
+    owner: nn.Module
+    axes: str
+
+    def fit(self, full: dict[str, int], cells: dict[str, int], undo: ExitStack) -> None:
+        """Put the interpolated table in the place of the full one whenever its module runs."""
+        attribute = self.name.rpartition(".")[2]
+        kept: list[Tensor] = []
+
+        def before(module: nn.Module, _: Any) -> None:
+            kept.append(getattr(module, attribute))
+            _put(module, attribute, self._interpolated(kept[-1], full, cells))
+
+        def after(module: nn.Module, *_: Any) -> None:
+            if kept:
+                _put(module, attribute, kept.pop())
+
+        undo.callback(self.owner.register_forward_pre_hook(before).remove)
+        undo.callback(self.owner.register_forward_hook(after, always_call=True).remove)
+
+    def _interpolated(self, table: Tensor, full: dict[str, int], cells: dict[str, int]) -> Tensor:
+        before = [full[axis] for axis in self.axes]
+        tokens = table.shape[-2] - math.prod(before)
+        places = table[..., tokens:, :].reshape(*before, -1)
+        with torch.autocast(table.device.type, enabled=False):
+            for dim, axis in enumerate(self.axes):
+                places = torch.tensordot(_weights(full[axis], cells[axis], table), places, ([1], [dim])).movedim(0, dim)
+        fitted = places.reshape(*table.shape[:-2], -1, table.shape[-1])
+        return torch.cat([table[..., :tokens, :], fitted], -2)
+
+
+def _weights(before: int, after: int, like: Tensor) -> Tensor:
+    """Return after x before: a triangle of one new cell to either side of each new cell's centre, cut at the border."""
+    stride = before / after
+    old, new = (torch.arange(n, dtype=torch.float32, device=like.device) + 0.5 for n in (before, after))
+    weights = (1 - (old - stride * new[:, None]).abs() / max(stride, 1.0)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
+
+
+@dataclass(frozen=True)
+class _Size:
+    name: str
+    owner: Any
+    attribute: str
+
+    def fits(self, full: dict[str, int]) -> bool:
+        value = getattr(self.owner, self.attribute, None)
+        if isinstance(value, int):
+            return value == full["t"] if self.attribute == "num_frames" else value == full["h"] == full["w"]
+        return isinstance(value, (tuple, list)) and tuple(value) == (full["h"], full["w"])
+
+    def at(self, sizes: dict[str, int]) -> Any:
+        value = getattr(self.owner, self.attribute)
+        if self.attribute == "num_frames":
+            return sizes["t"]
+        return sizes["h"] if isinstance(value, int) else type(value)((sizes["h"], sizes["w"]))
+
+
+def _per_axis(shape: Shape, patch: tuple[int, ...] = (1, 1, 1)) -> dict[str, int]:
+    return {axis: size // part for axis, size, part in zip("thw", tuple(shape)[1:], patch, strict=True)}
+
+
+def _drawn(axes: str, cells: dict[str, int]) -> str:
+    return " x ".join(f"{axis} {cells[axis]}" for axis in axes)
+
+
+def _put(module: nn.Module, attribute: str, tensor: Tensor) -> None:
+    """Set a tensor past nn.Module.__setattr__, which takes nothing but a Parameter for a parameter."""
+    kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
+    for tensors in kinds:
+        if attribute in tensors:
+            tensors[attribute] = tensor
+
+
+def _found(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
+    for path, module in model.named_modules():
+        for attribute, tensor in {**module.__dict__, **module._parameters, **module._buffers}.items():
+            if not isinstance(tensor, Tensor):
+                continue
+            if re.search("(time|temporal).*emb|temporal.*pos|pos.*temporal", attribute):
+                choices = ["t"]
+            elif re.search("pos|spatial.*emb", attribute):
+                choices = ["thw", "hw"]
+            else:
+                continue
+            name = f"{path}.{attribute}".lstrip(".")
+            yield from [_Table(name, module, axes) for axes in choices if _holds(tensor, axes, cells)][:1]
+
+
+def _holds(tensor: Tensor, axes: str, cells: dict[str, int]) -> bool:
+    rows = tensor.dim() == 2 or (tensor.dim() == 3 and len(tensor) == 1)
+    return rows and 0 <= tensor.shape[-2] - math.prod(cells[axis] for axis in axes) <= _MOST_TOKENS
+
+
+def _named(model: nn.Module, cells: dict[str, int], tables: Mapping[str, str]) -> Iterator[_Table]:
+    for name, axes in tables.items():
+        if axes not in ("thw", "hw", "t"):
+            raise ValueError(f'tables ({{{name!r}: {axes!r}}}) must give the axes of a table: "thw", "hw" or "t"')
+        path, _, attribute = name.rpartition(".")
+        try:
+            owner = model.get_submodule(path)
+            tensor = getattr(owner, attribute)
+        except AttributeError as error:
+            raise ValueError(f"tables names {name}, which model ({type(model).__name__}) does not have") from error
+        if not isinstance(tensor, Tensor) or not _holds(tensor, axes, cells):
+            raise ValueError(
+                f"tables names {name}, of shape {tuple(getattr(tensor, 'shape', ()))}, as {_drawn(axes, cells)} cells "
+                f"after at most {_MOST_TOKENS} tokens; check full and patch"
+            )
+        yield _Table(name, owner, axes)
+
+
+def _sizes(model: nn.Module, full: dict[str, int]) -> Iterator[_Size]:
+    seen = set()
+    for path, module in model.named_modules():
+        config = module.__dict__.get("config")
+        for prefix, owner in ((path, module), (f"{path}.config", config)):
+            for attribute in ("image_size", "img_size", "num_frames"):
+                size = _Size(f"{prefix}.{attribute}".lstrip("."), owner, attribute)
+                if size.fits(full) and (id(owner), attribute) not in seen:
+                    seen.add((id(owner), attribute))
+                    yield size

@@ -1,0 +1,225 @@
+"""One look at every shape of a schedule before training: does the network take it, in what time and memory."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset
+
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid._report import uses
+from pymultigrid.torch._loader import check_length
+from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._resample import torch_dtype
+from pymultigrid.torch._snapshot import as_it_was
+
+_READ = 4  # clips that are read to time a data set
+
+
+def preflight(
+    model: nn.Module,
+    schedule: Schedule,
+    loss: Loss | None = None,
+    *,
+    channels: int = 3,
+    dtype: torch.dtype = torch.float32,
+    at: At | None = None,
+    repeats: int = 3,
+    dataset: Any = None,
+    progress: bool = True,
+) -> Report:
+    """Run forward and backward at every shape of a schedule before training, and report time, memory and what is wrong.
+
+    The mini-batches are random clips on the model's device, the largest first. The model is left as it was, to the bit,
+    also one that changes itself in its forward: parameters, gradients, buffers (running statistics), attributes and
+    hooks of its modules, and the random state of torch, NumPy and Python. Hooks that step an optimizer inside of
+    backward are off meanwhile. A compiled model has been compiled for each shape then, and cuDNN has seen them.
+
+    >>> import torch
+    >>> from pymultigrid import Cycles, Schedule, Shape
+    >>> from pymultigrid.torch import preflight
+    >>> model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, padding=1), torch.nn.BatchNorm3d(4))
+    >>> schedule = Schedule(Shape(2, 4, 16, 16), samples=100, epochs=10, plan=Cycles(short=None))
+    >>> report = preflight(model, schedule, repeats=1, progress=False)
+    >>> row = report[schedule.shape]
+    >>> row.fits, row.feature_map, 0 < row.seconds < 10
+    (2, (4, 16, 16), True)
+    >>> schedule = Schedule(Shape(2, 4, 16, 16), samples=100, epochs=10, plan=Cycles(short=None), costs=report.costs)
+
+    Parameters
+    ----------
+    model
+        On the device it will train on, also compiled or wrapped in DDP. In training mode it is taken as it is (layers
+        in evaluation mode stay so); else it is put into it meanwhile.
+    schedule
+        All its shapes are run, also of a slice.
+    loss
+        ``loss(model, clips)`` gives the scalar to call ``backward()`` on, for clips of B x channels x T x H x W and any
+        B; autocast, labels and a model's other inputs belong there. None: the mean of squares of the model's outputs.
+    channels, dtype
+        Of the clips; ``torch.uint8`` gives 0..255.
+    at
+        ``at(step)`` is the context around each pass: `PositionEmbeddings.at` for a video transformer.
+    repeats
+        Timed passes; their median counts.
+    dataset
+        Where given, clips of it are read for each shape, as a DataLoader does, to say how many workers keep up.
+    progress
+        Show a progress bar where tqdm is installed.
+
+    Warns
+    -----
+    RuntimeWarning
+        A shape does not fit the memory, the network is too coarse for it, or it will not be compiled.
+
+    Raises
+    ------
+    TypeError
+        `schedule` is no Schedule, `dtype` no torch dtype, or `dataset` a stream.
+    ValueError
+        `repeats` is below 1, or the data set's length is not the schedule's ``samples``.
+    RuntimeError
+        The model failed at a shape for another reason than memory.
+
+    Notes
+    -----
+    Memory is what the mini-batch, its forward and its backward pass hold at their peak, above the parameters, buffers
+    and gradients that are held between steps. On a GPU it is what PyTorch's allocator counts
+    (``torch.cuda.max_memory_allocated``). On a CPU it is the bytes of all tensors that are alive at once, run without
+    compilation; what a kernel takes and gives back inside is not seen. An optimizer's state is not in it (Adam's is
+    twice the parameters), nor is the optimizer's time.
+
+    With several processes all must call it; the slowest and largest counts. DDP's exchange of gradients and statistics
+    that ranks share are left out, so that no process waits for one that is out of memory.
+    """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
+    if repeats < 1:
+        raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"dataset ({type(dataset).__name__}) is a stream, which can't be asked for a clip; pass a VideoDataset of "
+            "a few such files, or leave it out"
+        )
+    if dataset is not None:
+        check_length(dataset, schedule)
+    whole = schedule.whole
+    steps = _steps(whole)
+    passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
+    iterations = {s: sum(k for stage in whole.stages for shape, _, k in uses(stage) if shape == s) for s in steps}
+    reads = [] if dataset is None else [shape for shape in steps if iterations[shape]]
+    with as_it_was(model, passes.device):
+        memory, times, maps = _measured(passes, steps, repeats, progress and passes.is_first)
+        read = {shape: passes.most(_read_seconds(dataset, whole, steps[shape][0]))[0] for shape in reads}
+    rows = []
+    for shape, (_, size, _) in memory.items():
+        seconds, fits = times[shape]
+        rows.append(ShapeCost(shape, iterations[shape], seconds, size, fits, maps[shape], read.get(shape)))
+    held = int(max((held for held, _, clips in memory.values() if clips), default=0))
+    versions = sum(map(len, steps.values())) if passes.norms else len(steps)
+    report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
+    for text in report.warnings:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return report
+
+
+def _measured(
+    passes: Passes, steps: dict[Shape, list[Step]], repeats: int, show: bool
+) -> tuple[dict[Shape, tuple[float, float, int]], dict[Shape, tuple[float, int]], dict[Shape, Extents | None]]:
+    """Return what `Passes.memory` says of each shape, its median seconds and clips that fitted, and its feature map."""
+    maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})
+    memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+    fits = {shape: clips for shape, (_, _, clips) in memory.items()}
+    seconds: dict[Shape, list[float]] = {shape: [] for shape in steps}
+    for shape in _bar("time", list(steps) * repeats, show):
+        took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
+        seconds[shape].append(took)
+    return memory, {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}, maps
+
+
+def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
+    """Return every planned shape, the most expensive first, with a step of each base that it is run under."""
+    found: dict[Shape, dict[Shape, Step]] = {shape: {} for stage in schedule.stages for shape in stage.shapes}
+    for stage in schedule.stages:
+        for shape, first, count in uses(stage):
+            if count:
+                found[shape].setdefault(stage.base, schedule[first])
+    order = sorted(found, key=lambda shape: (math.prod(shape), *shape), reverse=True)
+    # A stage too short for its short cycle leaves shapes that no step has.
+    return {shape: list(found[shape].values()) or [_alone(shape)] for shape in order}
+
+
+def _alone(shape: Shape) -> Step:
+    return Schedule(shape, iterations=1, plan=Cycles(long=None, short=None))[0]
+
+
+def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
+    """Return how long one process takes to read a mini-batch, from a few clips of it that the system has seen."""
+    samples = mini_batch(schedule, step, seed=0, rank=0)[:_READ]
+    read = getattr(dataset, "__getitems__", lambda batch: [dataset[sample] for sample in batch])
+    read(samples)
+    start = time.perf_counter()
+    read(samples)
+    return (time.perf_counter() - start) * step.shape.b / len(samples)
+
+
+def _feature_maps(found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> dict[Shape, Extents | None]:
+    """Return the fewest frames and the smallest height and width of each shape's feature maps.
+
+    Layers that are given the same extents at every shape come after pooling to a fixed size; they are left out. Where
+    there is one shape alone, those are left out that give back what they got.
+    """
+    layers = next(iter(found.values()))
+    kept = [
+        layer
+        for layer, (given, made) in layers.items()
+        if len({maps[layer] for maps in found.values()}) > 1 or (len(found) == 1 and given != made)
+    ]
+    return {shape: _smallest([maps[layer][1] for layer in kept]) for shape, maps in found.items()}
+
+
+def _smallest(extents: list[Extents]) -> Extents | None:
+    if not extents:
+        return None
+    frames = [each[0] for each in extents if len(each) == 3]
+    return (*([min(frames)] if frames else []), *min((each[-2:] for each in extents), key=math.prod))
+
+
+def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:
+    """Return what to say where torch.compile gives up before the last shape."""
+    if not is_compiled(model):
+        return ()
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    limit = getattr(config, name)
+    if limit > versions:
+        return ()
+    return (
+        f"torch.compile keeps {limit} versions of a function, and training needs up to {versions}, evaluation one "
+        "more; later ones run uncompiled, without a word: "
+        f"set torch._dynamo.config.{name} = {2 * versions} before the first pass",
+    )
+
+
+def _mean_of_squares(model: nn.Module, clips: Tensor) -> Tensor:
+    outputs = [t for t in tensors(model(clips)) if t.is_floating_point()]
+    if not outputs:
+        raise TypeError(f"model ({type(model).__name__}) returns no tensor of floats; pass loss=")
+    return torch.stack([t.float().square().mean() for t in outputs]).sum()
+
+
+def _bar(what: str, shapes: list[Shape], show: bool) -> Iterable[Shape]:
+    if not show:
+        return shapes
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return shapes
+    return tqdm(shapes, desc=f"preflight: {what}", unit="shape")
