@@ -30,7 +30,8 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
-        return [optimizer], [{"scheduler": ScaledLR(cosine, schedule), "interval": "step"}]
+        lr = ScaledLR(cosine, schedule, steps=len(schedule) * self.trainer.max_epochs)
+        return [optimizer], [{"scheduler": lr, "interval": "step"}]
 
 
 if __name__ == "__main__":

@@ -211,15 +211,32 @@ class _Paired(Dataset[Any]):
         return self.dataset[sample]
 
     def __getitems__(self, batch: Batch) -> tuple[Sample, list[Any]]:
-        together = getattr(self.dataset, "__getitems__", None)
-        if together:
-            with drawn_from(batch[0].own_seed):
-                return batch[0], together(batch)
-        return batch[0], [self._one(sample) for sample in batch]
+        try:
+            return batch[0], self._read(batch)
+        except (AttributeError, LookupError, TypeError) as error:
+            # In the words of whoever took the sample for a number; Python 3.10 has no notes.
+            getattr(error, "add_note", lambda _: None)(_NO_PLAIN_NUMBER)
+            raise
 
     def _one(self, sample: Sample) -> Any:
         with drawn_from(sample.own_seed):
             return self.dataset[sample]
+
+    def _read(self, batch: Batch) -> list[Any]:
+        together = getattr(self.dataset, "__getitems__", None)
+        if together is None:
+            return [self._one(sample) for sample in batch]
+        with drawn_from(batch[0].own_seed):
+            items: list[Any] = together(batch)
+            return items
+
+
+_NO_PLAIN_NUMBER = (
+    "The loader asked the data set for a pymultigrid.torch.Sample: sample.index is the number of the video, "
+    "sample.grid(extent) where to read it. What hands on a number alone (Subset, random_split, Hugging Face data sets, "
+    "iloc) loses the grid: take dataset.subset(indices) of a VideoDataset, or write a data set whose "
+    "__getitem__(sample) reads item sample.index on sample.grid(extent)."
+)
 
 
 class _PairedCollate:
@@ -257,6 +274,7 @@ def _check_dataset(dataset: Any) -> None:
 
 def check_length(dataset: Any, schedule: Schedule) -> None:
     """Refuse a data set whose length is not the schedule's."""
+    schedule.sample(0, seed=0)  # refuses a schedule that does not know its videos
     if hasattr(dataset, "__len__") and len(dataset) != schedule.samples:
         raise ValueError(
             f"the data set has {len(dataset)} videos and the schedule was made for samples={schedule.samples}: some "

@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 
 from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
 from pymultigrid._report import uses
+from pymultigrid.torch._loader import check_length
 from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._resample import torch_dtype
 from pymultigrid.torch._snapshot import as_it_was
@@ -83,7 +84,7 @@ def preflight(
     TypeError
         `schedule` is no Schedule, `dtype` no torch dtype, or `dataset` a stream.
     ValueError
-        `repeats` is below 1.
+        `repeats` is below 1, or the data set's length is not the schedule's ``samples``.
     RuntimeError
         The model failed at a shape for another reason than memory.
 
@@ -107,6 +108,8 @@ def preflight(
             f"dataset ({type(dataset).__name__}) is a stream, which can't be asked for a clip; pass a VideoDataset of "
             "a few such files, or leave it out"
         )
+    if dataset is not None:
+        check_length(dataset, schedule)
     whole = schedule.whole
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)

@@ -68,7 +68,7 @@ class ScaledLR(LRScheduler):
         What a step of `scheduler` is for the baseline: an ``"iteration"`` or an ``"epoch"``.
     steps
         How many steps the trainer will make, where it counts them itself (``num_training_steps`` of Hugging Face's
-        Trainer, ``estimated_stepping_batches`` of Lightning's): more than the schedule has are refused here.
+        Trainer, ``len(schedule) * self.trainer.max_epochs`` for Lightning's): more than the schedule has are refused.
 
     Raises
     ------

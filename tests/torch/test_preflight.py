@@ -232,6 +232,8 @@ def test_refuses():
 
     with pytest.raises(TypeError, match=re.escape("dataset (Stream) is a stream, which can't be asked for a clip")):
         fly(net(), plan(), dataset=Stream())
+    with pytest.raises(ValueError, match=r"the data set has 7 videos and the schedule was made for samples=\d+: some"):
+        fly(net(), plan(), dataset=[0] * 7)
     for wrong, meant in (("uint8", "uint8"), ("torch.float16", "float16"), (np.float32, "float32"), (None, "float32")):
         rule = f"dtype ({wrong!r}) must be a torch dtype; pass torch.{meant}"
         with pytest.raises(TypeError, match=re.escape(rule) + "$"):
