@@ -88,7 +88,7 @@ class VideoFiles:
                 raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(SAMPLING)}")
         # A wrong value is refused here, not where the first clip is read.
         step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
-        step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
+        step.grid((2**31, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
         self.labels = labels
         self.sampling = sampling

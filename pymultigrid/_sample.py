@@ -113,7 +113,7 @@ class Sample:
     def _fields(self) -> tuple[Any, ...]:
         return self.index, self.step, self.position, self.seed, self.samples, self.before
 
-    def _count(self, other: float) -> float:
+    def _count(self, other: float | Sample) -> float:
         """Return a number that the index is compared with: where a part of the data set ends, mostly."""
         if isinstance(other, Sample):
             raise TypeError(f"samples have no order among themselves: {_NO_NUMBER}")
