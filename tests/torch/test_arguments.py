@@ -86,7 +86,9 @@ def looked_into(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return mp4.write_grey(tmp_path_factory.mktemp("video") / "a.mp4", 100)
+    folder = tmp_path_factory.mktemp("videos") / "grey"
+    folder.mkdir()
+    return mp4.write_grey(folder / "a.mp4", 100)
 
 
 def functions(path):
