@@ -84,6 +84,18 @@ def numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(number(f"a number of {name}", value) for value in values)
 
 
+def flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be True or False")
+
+
+def function(name: str, value: object) -> None:
+    """Refuse what can't be called."""
+    if not callable(value):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a function")
+
+
 def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
     """Return `costs`, what a clip of (t, h, w) costs."""
     try:

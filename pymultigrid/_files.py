@@ -106,6 +106,8 @@ class VideoFiles:
 
     def subset(self, indices: Iterable[int]) -> VideoFiles:
         """Return these videos alone, with their labels and the same sampling."""
+        if not isinstance(indices, Iterable):
+            raise TypeError(f"indices ({indices!r}) must be a list of numbers, those of the videos to keep")
         chosen = [_arguments.whole("indices", index) for index in indices]
         if not chosen:
             raise ValueError("indices is empty; choose at least one video")
@@ -219,6 +221,8 @@ def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
 
 def in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """Return every video in `folder`, which has one sub-folder per class, their labels and the classes' names."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder ({reprlib.repr(folder)}) must be a path")
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder; pass one with a sub-folder of videos per class")

@@ -205,6 +205,10 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     ValueError
         The seed is not in [0, 2**64), or the rank none of the schedule's processes; or the schedule has no ``samples``.
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule ({schedule!r}) must be a Schedule; write Schedule(shape, samples=...)")
+    if not isinstance(step, Step):
+        raise TypeError(f"step ({step!r}) must be a Step, one of the schedule's: schedule[0]")
     seed = _arguments.seed(seed)
     first, count = step.first, step.shape.b
     if rank is None:

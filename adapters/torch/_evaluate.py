@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from pymultigrid import _arguments
 from pymultigrid.torch._dataset import VideoViews
+from pymultigrid.torch._kinds import check_model
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -134,6 +135,8 @@ def evaluate(
     Source: Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition", section 4 (10 clips x 3 crops, softmax
     scores averaged).
     """
+    check_model(model)
+    _arguments.flag("progress", progress)
     if not isinstance(views, VideoViews):
         raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(shape) gives")
     if average not in ("softmax", "logits"):
@@ -154,7 +157,7 @@ def evaluate(
     loader = DataLoader(
         Subset(views, share),
         batch_size=max(1, clips // (views.clips * views.crops)),
-        num_workers=num_workers,
+        num_workers=_arguments.whole("num_workers", num_workers),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the loader's seed is not drawn from the generator of the training
     )

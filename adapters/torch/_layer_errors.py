@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pymultigrid.torch._kinds import check_model
+
 # What to do about an error, by its words. The first that fits; the last speaks of sizes, and fits no TypeError.
 _ADVICE = (
     (
@@ -62,6 +64,7 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     ValueError
         A layer failed; the layer's own error is its cause.
     """
+    check_model(model)
     try:
         yield
     except Exception as error:

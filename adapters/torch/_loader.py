@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, default_collate
 
-from pymultigrid import Schedule, Step
+from pymultigrid import Schedule, Step, _arguments
 from pymultigrid._sample import Batch, Sample
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._dataset import VideoDataset
@@ -110,6 +110,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         self._settings: dict[str, Any] = {"seed": seed, "rank": rank, "accumulate": accumulate}
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({reprlib.repr(schedule)}) must be a pymultigrid.Schedule")
+        _arguments.function("collate_fn", collate_fn)
         if read is None:
             _check_dataset(dataset)
             self._settings |= {"repeats": repeats, "weights": weights}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pymultigrid import Shape, Step
+from pymultigrid.torch._kinds import check_model
 
 # A class token, and at most one more (distillation), come before the cells and stay as they are.
 _MOST_TOKENS = 2
@@ -88,6 +89,9 @@ class PositionEmbeddings:
     ) -> None:
         if not isinstance(full, Shape):
             raise TypeError(f"full ({type(full).__name__}) must be a Shape; pass schedule.shape")
+        check_model(model)
+        if not isinstance(tables, (Mapping, type(None))):
+            raise TypeError(f'tables ({tables!r}) must map names to axes, as {{"encoder.pos": "thw"}} does')
         self._patch = _patch(patch)
         self._cells = _per_axis(full, self._patch)
         self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))

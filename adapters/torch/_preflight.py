@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
 from pymultigrid._report import uses
+from pymultigrid.torch._kinds import check_model
 from pymultigrid.torch._loader import check_length
 from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._resample import torch_dtype
@@ -101,7 +102,13 @@ def preflight(
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
-    if repeats < 1:
+    check_model(model)
+    _arguments.flag("progress", progress)
+    for name, function in (("loss", loss), ("at", at)):
+        if function is not None:
+            _arguments.function(name, function)
+    _arguments.count("channels", channels)
+    if _arguments.whole("repeats", repeats) < 1:
         raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
     if isinstance(dataset, IterableDataset):
         raise TypeError(
@@ -109,6 +116,10 @@ def preflight(
             "a few such files, or leave it out"
         )
     if dataset is not None:
+        if not hasattr(dataset, "__getitem__") or isinstance(dataset, str):
+            raise TypeError(
+                f"dataset ({dataset!r}) must be a data set that is indexed by samples, as a VideoDataset is"
+            )
         check_length(dataset, schedule)
     whole = schedule.whole
     steps = _steps(whole)

@@ -78,6 +78,8 @@ def resample(
     call is the operator ``pymultigrid::resample`` and its grids are constants of the graph: resample outside the
     compiled region where they change.
     """
+    if not isinstance(video, (Tensor, Sequence)):
+        raise TypeError(f"video is a {type(video).__name__}, not a torch.Tensor; pymultigrid.resample takes arrays")
     videos = [video] if isinstance(video, Tensor) else list(video)
     for i, tensor in enumerate(videos):
         name = "video" if isinstance(video, Tensor) else f"videos[{i}]"

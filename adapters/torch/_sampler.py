@@ -229,7 +229,10 @@ class Shares:
 
 def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
     """Return the running sum of the weights."""
-    array = np.asarray(weights, np.float64)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"weights ({reprlib.repr(weights)}) must be numbers, one for each video")
+    array = array.astype(np.float64)
     if array.shape != (samples,):
         raise ValueError(f"weights has the shape {array.shape}; pass one for each of the schedule's {samples} videos")
     wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from pymultigrid import Schedule, Step
+from pymultigrid import Schedule, Step, _arguments
 from pymultigrid._sample import Sample
 from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._sampler import Shares
@@ -95,10 +95,10 @@ class StreamDataset(IterableDataset[Any]):
         collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
         super().__init__()
-        if not isinstance(source, Iterable):
+        if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
             raise TypeError(
-                f"source is a {type(source).__name__}, which can't be iterated; a data set of numbered items goes with "
-                "a BatchSampler"
+                f"source is a {type(source).__name__}, which is no stream of items; a data set of numbered items goes "
+                "with a BatchSampler"
             )
         if isinstance(source, Iterator):
             raise TypeError(
@@ -106,8 +106,7 @@ class StreamDataset(IterableDataset[Any]):
                 "start again; pass what it iterates over"
             )
         for name, function in (("read", read), ("collate", collate)):
-            if not callable(function):
-                raise TypeError(f"{name} ({function!r}) must be a function")
+            _arguments.function(name, function)
         self.shares = Shares(schedule, rank, accumulate, seed)
         self.source = source
         self.read = read

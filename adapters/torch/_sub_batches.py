@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pymultigrid import Shape, Step
+from pymultigrid import Shape, Step, _arguments
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._batch_norm import check_converted, norms_of, splitting
 from pymultigrid.torch._driving import check_rates
+from pymultigrid.torch._kinds import check_model
 
 
 @contextmanager
@@ -62,9 +62,10 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     -----
     Source: Wu et al. 2020, section 3.1.
     """
+    check_model(model)
     if not isinstance(step, Step):
         raise TypeError(f"step ({step!r}) must be a Step; take it from the loop: for step, batch in loader")
-    if operator.index(base) < 1:
+    if _arguments.whole("base", base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
     norms = norms_of(model)
     looked, seen = _known.setdefault(model, (set(), set()))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as schedulers
 
-from pymultigrid import Schedule, Shape
-from pymultigrid.torch import ScaledLR, sub_batches
+from pymultigrid import Cycles, Schedule, Shape
+from pymultigrid.torch import Loader, ScaledLR, sub_batches
 
 SCHEDULE = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10)
 N = SCHEDULE.baseline_iterations
@@ -249,6 +249,7 @@ def test_a_rate_that_follows_a_metric():
         lr.step()
 
 
+<<<<<<< HEAD
 def test_a_scheduler_built_on_a_scaled_rate_is_refused():
     """A notebook's cell that is run again, on the optimizer of before."""
     schedule = Schedule(Shape(4, 16, 112, 112), samples=150, epochs=20)
@@ -261,3 +262,50 @@ def test_a_scheduler_built_on_a_scaled_rate_is_refused():
     optimizer.param_groups[0]["lr"] = 0.1
     again = schedulers.CosineAnnealingLR(optimizer, schedule.baseline_iterations)
     assert ScaledLR(again, schedule).get_last_lr() == [0.8]
+=======
+# -- a finder ----------------------------------------------------------------------------------------------------------
+
+
+class Noise(torch.utils.data.Dataset):
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, sample):
+        return torch.rand(3, *tuple(sample.step.shape)[1:]).mean((1, 2, 3)), sample.index % 2
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of workers and loggers
+def test_lightnings_finder(tmp_path):
+    """As docs/torch.md says: on the baseline, with the optimizer alone. Under ScaledLR it would write the rate, too."""
+    lightning = pytest.importorskip("lightning", reason="lightning is missing: its finder was NOT tried")
+    from lightning.pytorch.tuner import Tuner
+
+    class Module(lightning.LightningModule):
+        def __init__(self, schedule, alone):
+            super().__init__()
+            self.net, self.lr, self.schedule, self.alone = torch.nn.Linear(3, 2), 0.02, schedule, alone
+
+        def train_dataloader(self):
+            return Loader(Noise(), self.schedule)
+
+        def training_step(self, batch, _):
+            step, (clips, labels) = batch
+            with sub_batches(self.net, step):
+                return torch.nn.functional.cross_entropy(self.net(clips), labels)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+            cosine = schedulers.CosineAnnealingLR(optimizer, self.schedule.baseline_iterations)
+            return optimizer if self.alone else ([optimizer], [ScaledLR(cosine, self.schedule)])
+
+    def find(schedule, alone):
+        off = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **off)
+        return Tuner(trainer).lr_find(Module(schedule, alone), num_training=20, update_attr=False)
+
+    shape, length = Shape(4, 4, 16, 16), {"samples": 24, "epochs": 10}
+    found = find(Schedule(shape, **length, plan=Cycles(long=None, short=None)), alone=True)
+    assert len(found.results["lr"]) >= 20
+    with pytest.raises(RuntimeError, match=r"has the learning rate 1e-08, and ScaledLR wrote 0\.16 for step 0"):
+        find(Schedule(shape, **length), alone=False)
+>>>>>>> data

@@ -320,3 +320,12 @@ def test_nodes_of_torchdata():
     source = nodes.Loader(nodes.MapStyleWrapper({n: n for n in range(VIDEOS)}, sampler))
     passes = orders(batches(StreamDataset(source, SCHEDULE, place)))
     assert len(set(passes)) > len(passes) - 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")  # its own
+def test_a_shuffled_web_dataset_has_another_order_in_each_pass(shards):
+    wds = pytest.importorskip("webdataset", reason="webdataset is missing: shuffled streams of it were NOT tested")
+    source = wds.WebDataset(shards, shardshuffle=4).shuffle(6)
+    dataset = StreamDataset(source, SCHEDULE, lambda item, sample: (int(item["cls"]), sample.position))
+    passes = orders(batches(dataset))
+    assert len(set(passes)) > len(passes) - 2
