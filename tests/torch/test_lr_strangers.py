@@ -249,7 +249,6 @@ def test_a_rate_that_follows_a_metric():
         lr.step()
 
 
-<<<<<<< HEAD
 def test_a_scheduler_built_on_a_scaled_rate_is_refused():
     """A notebook's cell that is run again, on the optimizer of before."""
     schedule = Schedule(Shape(4, 16, 112, 112), samples=150, epochs=20)
@@ -262,7 +261,8 @@ def test_a_scheduler_built_on_a_scaled_rate_is_refused():
     optimizer.param_groups[0]["lr"] = 0.1
     again = schedulers.CosineAnnealingLR(optimizer, schedule.baseline_iterations)
     assert ScaledLR(again, schedule).get_last_lr() == [0.8]
-=======
+
+
 # -- a finder ----------------------------------------------------------------------------------------------------------
 
 
@@ -308,4 +308,3 @@ def test_lightnings_finder(tmp_path):
     assert len(found.results["lr"]) >= 20
     with pytest.raises(RuntimeError, match=r"has the learning rate 1e-08, and ScaledLR wrote 0\.16 for step 0"):
         find(Schedule(shape, **length), alone=False)
->>>>>>> data
