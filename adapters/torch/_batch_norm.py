@@ -88,8 +88,9 @@ class SubBatchNorm(_BatchNorm):
         ValueError
             A layer was parametrized or sharded after `convert`, which made it a class of its own.
         """
-        found = {name: module for name, module in model.named_modules() if isinstance(module, tuple(cls._concrete()))}
-        changed = {name: module for name, module in found.items() if type(module) not in cls._concrete()}
+        kinds = tuple(cls._concrete())
+        found = {n: module for n, module in model.named_modules() if isinstance(module, kinds)}
+        changed = {n: module for n, module in found.items() if type(module) not in kinds}
         if changed:
             raise ValueError(
                 f"revert can't take {listed(changed)}: something has changed their class since convert; undo that "
@@ -113,7 +114,7 @@ class SubBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise B x C x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
-        if isinstance(input, fx.Proxy):
+        if _is_traced(input):
             raise RuntimeError(f"torch.fx can't trace a {type(self).__name__}: {_REVERT}")
         if not self.training:
             return super().forward(input)
@@ -262,6 +263,10 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     plain = nn.BatchNorm3d
 
 
+def _is_traced(input: object) -> bool:
+    return isinstance(input, fx.Proxy)
+
+
 @contextmanager
 def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -> Iterator[int]:
     """Give these layers the splits of a step for the ``with``; `sub_batches` is this, and what it checks."""
@@ -270,7 +275,6 @@ def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -
     before = [(vars(norm), norm.splits, norm.ranks, norm.clips) for norm in norms]
     for values, *_ in before:
         values["splits"], values["ranks"], values["clips"] = splits, ranks, clips
-        values["_trained_in_steps"] = True
     try:
         yield splits
     finally:
@@ -291,7 +295,10 @@ def norms_of(model: nn.Module) -> list[SubBatchNorm]:
 
 
 def check_converted(model: nn.Module, norms: list[SubBatchNorm]) -> None:
-    """Refuse a model whose batch norms nobody has converted, and warn, once, of those that nobody was told of."""
+    """Refuse a model whose batch norms nobody has converted, and warn, once, of those that nobody was told of.
+
+    The layers note that they train in steps: a checkpoint that runs again outside of them is no longer theirs.
+    """
     found = unconverted(model, SubBatchNorm)
     plain = tuple(ours.plain for ours in SubBatchNorm._concrete())
     if not norms and any(type(module) in plain for module in found.values()):
@@ -300,6 +307,8 @@ def check_converted(model: nn.Module, norms: list[SubBatchNorm]) -> None:
             "SubBatchNorm.convert(model) once after building it"
         )
     leave_out(found)
+    for norm in norms:
+        vars(norm)["_trained_in_steps"] = True
 
 
 as_torch_fuses({ours.plain: ours for ours in SubBatchNorm._concrete()}, SubBatchNorm.revert)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pymultigrid import Step
@@ -24,6 +25,15 @@ _driving: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def announce(lr: ScaledLR) -> None:
     """Let `check_rates` know of a learning rate for as long as it lives."""
     _live[lr] = next(_numbers)
+
+
+def scaling(lrs: Sequence[float | Tensor], optimizer: object) -> ScaledLR | None:
+    """Return the ScaledLR that has scaled the optimizer's rates to these, if there is one."""
+    for lr in _live:
+        scaled = lr.current.lr_scale != 1 and lr.last_epoch < lr.schedule.stop
+        if scaled and lr.optimizer is optimizer and [float(x) for x in lrs] == [float(x) for x in lr.get_last_lr()]:
+            return lr
+    return None
 
 
 def check_rates(model: nn.Module, step: Step) -> None:

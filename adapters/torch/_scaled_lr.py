@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pymultigrid import Schedule, Step
 from pymultigrid._clock import Clock
-from pymultigrid.torch._driving import announce
+from pymultigrid.torch._driving import announce, scaling
 from pymultigrid.torch._horizon import first_rates, off_the_clock
 from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
@@ -113,6 +113,14 @@ class ScaledLR(LRScheduler):
         # The scheduler's own record, not the groups: another scale may already be in those.
         self._unscaled = copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
+        other = scaling(self._unscaled, scheduler.optimizer)
+        if other is not None:
+            rate = float(self._unscaled[0])
+            raise ValueError(
+                f"scheduler begins at {rate:g}, to which another ScaledLR has scaled the optimizer's rate by "
+                f"{other.current.lr_scale:g}, and it would be scaled once more; build the optimizer anew, or set the "
+                "baseline's rate in its groups before the scheduler is built"
+            )
         self._loaded_too_early = self._rates_of_a_loaded_optimizer()
         self._written: list[Mark] = []
         super().__init__(scheduler.optimizer, self._start - 1)

@@ -68,10 +68,12 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     if _arguments.whole("base", base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
     norms = norms_of(model)
-    looked, seen = _known.setdefault(model, (set(), set()))
+    known: tuple[set[Shape], set[Shape]] = _known.get(model) or (set(), set())
+    looked, seen = known
     if step.shape not in looked:
         check_converted(model, norms)
         looked.add(step.shape)
+        _known[model] = known
     check_rates(model, step)
     with _watching(model, step, seen), splitting(norms, step, base, clips=step.shape.b) as splits:
         yield splits

@@ -18,12 +18,12 @@ _told: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the layers that a warning 
 
 def unconverted(model: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
     """Return the batch norms in `model` that are not of `kind`, by name, scripted ones too; refuse lazy ones."""
-    found = {
+    found: dict[str, nn.Module] = {
         name or type(module).__name__: module
         for name, module in model.named_modules()
         if (isinstance(module, _BatchNorm) and not isinstance(module, kind)) or _is_scripted(module)
     }
-    lazy = {name: module for name, module in found.items() if isinstance(module, LazyModuleMixin)}
+    lazy: dict[str, nn.Module] = {name: module for name, module in found.items() if isinstance(module, LazyModuleMixin)}
     if lazy:
         raise ValueError(
             f"{listed(lazy)} can't be converted before being built: a lazy layer takes its class and size from its "

@@ -124,6 +124,24 @@ def test_running_statistics_are_those_of_the_whole_batch():
     close(split(x), whole(x), 0.02)
 
 
+def test_the_running_variance_is_the_datas_and_larger_than_the_references():
+    """Its splits keep running means, which average away what the sub-batches' means vary by (docs/schedule.md)."""
+    generator, shared = torch.Generator().manual_seed(0), 0.5
+    norm = SubBatchNorm3d(16)
+    norm.splits = 8
+    means, variances = torch.zeros(8, 16), torch.ones(8, 16)
+    for _ in range(20):
+        # Variance 1, half of it between the clips.
+        x = shared**0.5 * torch.randn(64, 16, 1, 1, 1, generator=generator)
+        x = x + (1 - shared) ** 0.5 * torch.randn(64, 16, 2, 4, 4, generator=generator)
+        norm(x)
+        parts = torch.stack([x[s::8].transpose(0, 1).flatten(1) for s in range(8)])
+        means, variances = means.lerp(parts.mean(2), 0.1), variances.lerp(parts.var(2), 0.1)
+    reference = variances.mean(0) + means.var(0, correction=0)
+    assert norm.running_var.mean() == pytest.approx(1, abs=0.02)
+    assert (norm.running_var / reference).mean() == pytest.approx(1 + shared / 8, abs=0.02)
+
+
 def test_cumulative_average():
     norm = SubBatchNorm3d(4, momentum=None)
     norm.splits = 2

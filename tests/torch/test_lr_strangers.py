@@ -249,6 +249,20 @@ def test_a_rate_that_follows_a_metric():
         lr.step()
 
 
+def test_a_scheduler_built_on_a_scaled_rate_is_refused():
+    """A notebook's cell that is run again, on the optimizer of before."""
+    schedule = Schedule(Shape(4, 16, 112, 112), samples=150, epochs=20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    first = ScaledLR(schedulers.CosineAnnealingLR(optimizer, schedule.baseline_iterations), schedule)
+    assert first.get_last_lr() == [0.8]
+    again = schedulers.CosineAnnealingLR(optimizer, schedule.baseline_iterations)
+    with pytest.raises(ValueError, match=re.escape("scheduler begins at 0.8, to which another ScaledLR has scaled")):
+        ScaledLR(again, schedule)
+    optimizer.param_groups[0]["lr"] = 0.1
+    again = schedulers.CosineAnnealingLR(optimizer, schedule.baseline_iterations)
+    assert ScaledLR(again, schedule).get_last_lr() == [0.8]
+
+
 # -- a finder ----------------------------------------------------------------------------------------------------------
 
 
