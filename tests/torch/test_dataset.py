@@ -387,7 +387,7 @@ def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
 
 @pytest.mark.parametrize("name", ["batch_norm", "dataset", "decoded", "resample", "sampler", "scaled_lr", "stream"])
 def test_examples_run(name):
-    failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch.{name}"))
+    failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch._{name}"))
     assert tried
     assert not failed
 
