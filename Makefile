@@ -19,12 +19,12 @@ ifneq ($(CUDAARCHS),)
 export CUDAARCHS
 endif
 
-.PHONY: demo test lint unit wheel core bench clean
+.PHONY: demo test lint unit sanitize sanitize-short wheel core bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo --output demo-output
 
-test: lint unit wheel
+test: lint unit sanitize-short wheel
 
 $(READY): $(SOURCES)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed (make core: 3.10)')"
@@ -44,6 +44,7 @@ lint: $(DEV) $(WHEEL)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/clang-tidy --quiet -p $(firstword $(wildcard build/editable-*)) $(filter-out %.cu %.inl %.h,$(CPP))
 	$(ELSEWHERE) MYPYPATH=wheel/unpacked ../$(BIN)/mypy --config-file ../pyproject.toml -p pymultigrid
 	MYPYPATH=$(WHEEL)/unpacked:examples/demo $(BIN)/mypy examples/demo
 	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy benchmarks/*.py
@@ -51,6 +52,14 @@ lint: $(DEV) $(WHEEL)/.ready
 unit: $(DEV)
 	$(ELSEWHERE) ../$(BIN)/python -c "from pymultigrid import _core; print('CUDA kernel in this build:', _core.cuda_build())"
 	$(BIN)/python -m pytest
+
+# The core under sanitizers (gcc): AddressSanitizer and UndefinedBehaviorSanitizer for the tests that need no framework,
+# ThreadSanitizer for those with threads. The short form is part of `make test`.
+sanitize: $(DEV)
+	PYTHON=$(BIN)/python tests/sanitize.sh whole
+
+sanitize-short: $(DEV)
+	PYTHON=$(BIN)/python tests/sanitize.sh short
 
 # The wheel, unpacked for the type checker.
 $(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* adapters/*/*)

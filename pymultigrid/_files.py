@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, final
 
@@ -52,7 +53,7 @@ class VideoFiles:
     paths
         The video files.
     labels
-        One for each.
+        One for each, in their order: a list, an array, a column of a table. They are taken by position, now.
     sampling
         How grids are drawn, as `Step.grid` takes it: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``,
         ``segments=`` and ``beyond=``.
@@ -71,11 +72,14 @@ class VideoFiles:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], labels: Sequence[Any], **sampling: Any) -> None:
         if isinstance(paths, (str, os.PathLike)):
             raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
+        paths, labels = by_position("paths", paths), by_position("labels", labels)
         if not len(paths):
             raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
         if len(paths) != len(labels):
             raise ValueError(f"paths has {len(paths)} files and labels {len(labels)}; pass one label for each file")
         for path in paths:
+            if not isinstance(path, (str, os.PathLike)):
+                raise TypeError(f"paths has {reprlib.repr(path)}, which is not a path; pass the files' names")
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
         for name in sampling:
@@ -85,7 +89,7 @@ class VideoFiles:
         step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
         step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
-        self.labels: Sequence[Any] = labels
+        self.labels = labels
         self.sampling = sampling
 
     def __len__(self) -> int:
@@ -148,35 +152,47 @@ class VideoFiles:
 
     def _check(self, sample: Sample) -> None:
         """Refuse a sample of a schedule for another number of videos."""
+        has, whole = "has", str(len(self))
+        if sample.before:
+            has, whole = (
+                f"is part of a whole, where it comes after {sample.before}, and has",
+                "len(dataset), of the whole",
+            )
         if sample.samples < len(self):
             raise ValueError(
-                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
-                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
+                f"the schedule is for {sample.samples + sample.before} videos and the data set {has} {len(self)}, of "
+                f"which {len(self) - sample.samples} would never be read; build it with samples={whole}, or leave them "
                 f"out: dataset.subset(range({sample.samples}))"
             )
         if sample.index >= len(self):
             raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
+                f"the schedule asks for video {sample.index + sample.before} of {len(self) + sample.before}; build it "
+                f"with samples={whole}"
             )
 
     def _grid(self, video: Video, sample: Sample) -> Grid:
-        self._check_length(video, sample.step.baseline.t)
         try:
             return sample.grid(video.extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
 
-    def _check_length(self, video: Video, frames: int) -> None:
-        """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
-        length, stride = video.extent[0], self.sampling.get("stride", 1)
-        if self.sampling.get("segments") or self.sampling.get("beyond", "error") != "error":
-            return
-        if length < frames * stride:
-            raise ValueError(
-                f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
-                f"{stride} = {frames * stride} of the full shape, which training comes to; pass "
-                'beyond="clamp" or beyond="loop", or a smaller stride'
-            )
+
+def by_position(name: str, values: Any) -> Sequence[Any]:
+    """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
+    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
+            "table, one for each file and in the files' order"
+        )
+    if hasattr(values, "to_numpy"):  # a table's column has an index of its own: labels[0] is not its first one
+        values = values.to_numpy()
+        values = values.tolist() if values.dtype == object else values
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        if not values.shape:
+            raise TypeError(f"{name} is a single value ({values!r}); pass one for each file")
+        array: Sequence[Any] = values  # NumPy's and the frameworks' arrays count positions as they are
+        return array
+    return list(values)
 
 
 def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:

@@ -50,8 +50,8 @@ class VideoDataset:
     paths
         The video files.
     labels
-        One for each: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a model
-        with several outputs.
+        One for each, taken by position: a number, an array or list of numbers (one-hot), or a tuple or dictionary of
+        them for a model with several outputs.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype

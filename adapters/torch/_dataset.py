@@ -58,7 +58,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     paths
         The video files.
     labels
-        One for each, handed on as it is.
+        One for each, handed on as it is: a list, an array, a column of a table, taken by position.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
@@ -79,7 +79,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
         video shorter than the clip. The file is named.
     TypeError
-        An index is no `Sample`, a sampling option has no such name, or `dtype` is none of torch's that clips can have.
+        The labels have no order, a sampling option has no such name, or `dtype` is none of torch's that clips can have;
+        on reading, an index is no `Sample`.
 
     Notes
     -----

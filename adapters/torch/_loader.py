@@ -12,6 +12,7 @@ from pymultigrid import Schedule, Step
 from pymultigrid._sample import Batch, Sample
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._sampler import BatchSampler
+from pymultigrid.torch._states import check_state, of_one_process
 from pymultigrid.torch._stream import StreamDataset
 
 # What the schedule decides, and a DataLoader would decide otherwise.
@@ -158,7 +159,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         The batch that the loop holds counts as trained. With `accumulate`, save after a step's last micro-batch: the
         gradients of the others are in no checkpoint.
         """
-        return {"step": self._next, "seed": self._settings["seed"], "schedule": _of_one_process(self.schedule)}
+        return {"step": self._next, "seed": self._settings["seed"], "schedule": of_one_process(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let the next loop begin where the loop that was saved was; on another number of processes, too.
@@ -168,20 +169,13 @@ class Loader(Iterable[tuple[Step, Any]]):
         ValueError
             The state is of another schedule or seed, or of a step that is not in the schedule here.
         """
+        check_state(state_dict, "Loader", ("step", "seed"), self.schedule)
         step = state_dict["step"]
         if state_dict["seed"] != self._settings["seed"]:
             raise ValueError(
                 f"the state is of seed {state_dict['seed']}, the loader here has {self._settings['seed']}: the videos "
                 "would come in another order; build it with the same seed"
             )
-        mine, theirs = _of_one_process(self.schedule), state_dict["schedule"]
-        for name in mine:
-            if mine[name] != theirs.get(name):
-                raise ValueError(
-                    f"the state is of a schedule whose {name} is {reprlib.repr(theirs.get(name))}, here it is "
-                    f"{reprlib.repr(mine[name])}; build the same one, from the checkpoint's Schedule.from_dict if you "
-                    "keep it there"
-                )
         if not self.schedule.start <= step <= self.schedule.stop:
             raise ValueError(
                 f"the state is at step {step}, the schedule here has the steps {self.schedule.start} to "
@@ -238,11 +232,6 @@ class _PairedStream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[Step, Any]]:
         return self.stream.pairs()
-
-
-def _of_one_process(schedule: Schedule) -> dict[str, Any]:
-    """Return the whole schedule as it is on any number of processes."""
-    return schedule.whole.with_processes(1).to_dict()
 
 
 def _check_dataset(dataset: Any) -> None:

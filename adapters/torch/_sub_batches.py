@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pymultigrid import Shape, Step
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._batch_norm import has_plain_norm, norms_of, splitting
-from pymultigrid.torch._scaled_lr import check_rates
+from pymultigrid.torch._driving import check_rates
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def sampler(samples=20, seed=0, start=0):
     return BatchSampler(schedule[start:], seed=seed)
 
 assert sampler().rank == rank
-for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "seed", 0, 1), ("start", "steps", 0, 5)):
+for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "seed", 0, 1), ("start", "start", 0, 5)):
     try:
         sampler(**{argument: (first, second)[rank]})
         raise SystemExit(f"ranks with another {name} were not refused")
