@@ -1,4 +1,4 @@
-"""pymultigrid for Keras 3, on TensorFlow, JAX or PyTorch: data for `model.fit`, learning rate, sub-mini-batch BN.
+"""pymultigrid for Keras 3.9 or newer, on any backend: data for `model.fit`, learning rate, sub-mini-batch batch norm.
 
 What ``fit`` needs more than before is the data and one callback::
 
