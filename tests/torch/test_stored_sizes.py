@@ -1,15 +1,12 @@
 """Sizes of the full shape that a model keeps in attributes: they follow the step."""
 
 import pytest
+import torch
+from test_models import SCHEDULE, STEPS, clips, imported
+from test_position_embeddings import transformer
+from torch import nn
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is missing: the adapter is NOT tested; pip install pymultigrid[torch]"
-)
-
-from pymultigrid.torch import PositionEmbeddings  # noqa: E402
-from test_torch_models import SCHEDULE, STEPS, clips, imported  # noqa: E402
-from test_torch_position_embeddings import transformer  # noqa: E402
-from torch import nn  # noqa: E402
+from pymultigrid.torch import PositionEmbeddings
 
 
 class Kept:
