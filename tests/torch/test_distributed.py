@@ -218,7 +218,7 @@ rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size
 saved = torch.load(sys.argv[1])
 schedule = Schedule.from_dict(saved["schedule"])
 net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
-model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 9))
 model.load_state_dict(saved["model"])
 net[1].running_mean += rank  # until the next forward of DDP every rank has its own
 wrapped = torch.nn.parallel.DistributedDataParallel(model)
@@ -243,7 +243,7 @@ def test_evaluation_shares_the_videos(videos, tmp_path):
     """Counts of videos that 3 processes do and do not divide, and fewer videos than processes."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
-    model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 9))
     schedule = Schedule(Shape(4, 8, 32, 32), samples=20, epochs=6)
     paths = sorted(map(str, videos.glob("*/*.mp4")))
     scores = {}
