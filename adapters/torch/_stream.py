@@ -97,7 +97,7 @@ class StreamDataset(IterableDataset[Any]):
         super().__init__()
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
             raise TypeError(
-                f"source is a {type(source).__name__}, which is no stream of items; a data set of numbered items goes "
+                f"source is a {type(source).__name__}, which can't be iterated; a data set of numbered items goes "
                 "with a BatchSampler"
             )
         if isinstance(source, Iterator):

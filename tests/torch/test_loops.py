@@ -126,7 +126,7 @@ ACCUMULATION = {
     "lightning_trainer.py": [
         ("processes=DEVICES * NODES", "processes=2"),
         ("seed=0, num_workers=2", "seed=0, accumulate=2, num_workers=2"),
-        ('"logger": False', '"logger": False, "accumulate_grad_batches": 2'),
+        ("logger=False", "logger=False, accumulate_grad_batches=2"),
     ],
     "transformers_trainer.py": [
         ("self.args.world_size", "2"),
