@@ -19,7 +19,7 @@ ifneq ($(CUDAARCHS),)
 export CUDAARCHS
 endif
 
-.PHONY: demo test lint unit wheel core bench clean
+.PHONY: demo test lint tidy unit sanitize sanitize-short wheel core bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo --output demo-output
@@ -48,9 +48,21 @@ lint: $(DEV) $(WHEEL)/.ready
 	MYPYPATH=$(WHEEL)/unpacked:examples/demo $(BIN)/mypy examples/demo
 	MYPYPATH=$(WHEEL)/unpacked $(BIN)/mypy benchmarks/*.py
 
+# Not part of `make lint` until it was seen to be clean.
+tidy: $(DEV)
+	$(BIN)/clang-tidy --quiet -p $(firstword $(wildcard build/editable-*)) $(filter-out %.cu %.inl %.h,$(CPP))
+
 unit: $(DEV)
 	$(ELSEWHERE) ../$(BIN)/python -c "from pymultigrid import _core; print('CUDA kernel in this build:', _core.cuda_build())"
 	$(BIN)/python -m pytest
+
+# The core under sanitizers (gcc): AddressSanitizer and UndefinedBehaviorSanitizer for the tests that need no framework,
+# ThreadSanitizer for those with threads; and a short form. Not part of `make test` until they were seen to pass.
+sanitize: $(DEV)
+	PYTHON=$(BIN)/python tests/sanitize.sh whole
+
+sanitize-short: $(DEV)
+	PYTHON=$(BIN)/python tests/sanitize.sh short
 
 # The wheel, unpacked for the type checker.
 $(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* adapters/*/*)

@@ -24,17 +24,17 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch, _):
         step, (clips, labels) = batch
-        with sub_batches(self.net, step):
+        with sub_batches(self.net, step):  # with activation checkpointing see docs/torch.md, Lightning
             return torch.nn.functional.cross_entropy(self.net(clips), labels)
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=schedule.baseline_iterations)
-        return [optimizer], [{"scheduler": ScaledLR(cosine, schedule), "interval": "step"}]
+        lr = ScaledLR(cosine, schedule, steps=len(schedule) * self.trainer.max_epochs)  # one "epoch" is the schedule
+        return [optimizer], [{"scheduler": lr, "interval": "step"}]
 
 
 if __name__ == "__main__":
     checkpoint = lightning.pytorch.callbacks.ModelCheckpoint("checkpoints", every_n_train_steps=10, save_top_k=-1)
-    options = {"devices": DEVICES, "num_nodes": NODES, "logger": False, "max_epochs": 1}  # the whole schedule is one
-    trainer = lightning.Trainer(callbacks=[checkpoint], **options)
+    trainer = lightning.Trainer(devices=DEVICES, num_nodes=NODES, logger=False, max_epochs=1, callbacks=[checkpoint])
     trainer.fit(Classifier(), ckpt_path=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -18,7 +18,7 @@ class Trainer(transformers.Trainer):
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=self.schedule.baseline_iterations)
-        self.lr_scheduler = ScaledLR(cosine, self.schedule)
+        self.lr_scheduler = ScaledLR(cosine, self.schedule, steps=num_training_steps)
         return self.lr_scheduler
 
     def training_step(self, model, inputs, *args):

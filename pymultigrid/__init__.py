@@ -6,7 +6,7 @@ Models", CVPR 2020 (arXiv 1912.00998).
 
 try:
     from pymultigrid._core import Axis, Grid, Shape, Stage, Step
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise ImportError(
         "pymultigrid's compiled core is missing. In the source folder Python finds the sources instead of the "
         "installed package: run from another directory, or install with `pip install --editable .`"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pymultigrid import Cycles, Phases, Progressive, Schedule, Shape
+from pymultigrid._patches import cut_off
 
 # Each plan and its options. --phases and --progressive choose theirs; without them it is Cycles.
 _PLANS: dict[str, tuple[type[Cycles | Phases | Progressive], tuple[str, ...]]] = {
@@ -56,6 +57,13 @@ def _phases(text: str) -> list[tuple[float, Shape | tuple[float, ...]]]:
     return [(float(epochs), _shape(size) if size.count("x") == 3 else _numbers(size, "x")) for epochs, size in rows]
 
 
+def _patch(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(size) for size in text.split("x"))
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError
+    return sizes
+
+
 def _or_none(read: Callable[[str], _T]) -> Callable[[str], _T | None]:
     return lambda text: None if text == "none" else read(text)
 
@@ -94,6 +102,8 @@ def _add_rules(command: argparse.ArgumentParser) -> None:
     add("--multiple-of", type=int, metavar="N", help="round heights and widths to it (1)")
     add("--frames-multiple-of", type=int, metavar="N", help="round frames to it (1)")
     add("--batch-multiple-of", type=int, metavar="N", help="round batches to it (1)")
+    patch = _as("frames x rows x columns, as in 2x16x16", _patch)
+    add("--patch", type=patch, metavar="TxHxW", help="warn of sizes that are not whole patches of it")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,9 +141,12 @@ def _flag(name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it did what was asked, 2 with a message when the input was bad."""
     given = vars(_parser().parse_args(arguments))
-    command, path, as_json = (given.pop(name, None) for name in ("command", "path", "json"))
+    command, path, as_json, patch = (given.pop(name, None) for name in ("command", "path", "json", "patch"))
     try:
         schedule = Schedule(plan=_plan(given), **given)
+        cut = patch and cut_off(schedule.shapes, patch, "--{}={}")
+        if cut:
+            print(f"warning: {cut.replace('_', '-')}", file=sys.stderr)
         if command == "plot":
             from pymultigrid.plot import draw_schedule
 

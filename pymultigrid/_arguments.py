@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from pymultigrid import _core
 from pymultigrid._core import Shape
 
 LRScaling = Literal["linear", "sqrt", "none"]
@@ -33,13 +34,15 @@ def whole(name: str, value: int) -> int:
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
 
 
-def count(name: str, value: int, most: float = math.inf) -> int:
-    """Return `value`, a whole number of at least 1 and at most `most`."""
+def count(name: str, value: int, most: float | None = None) -> int:
+    """Return `value`, a whole number of at least 1 and at most `most`, by default the core's limit of that name."""
     count = whole(name, value)
+    if most is None:
+        most = _core.limits.get(name, math.inf)
     if count < 1:
-        raise ValueError(f"{name} ({count}) must be at least 1")
+        raise ValueError(f"{name} ({reprlib.repr(count)}) must be at least 1")
     if count > most:
-        raise ValueError(f"{name} ({count}) must be at most {most}")
+        raise ValueError(f"{name} ({reprlib.repr(count)}) must be at most {most}")
     return count
 
 
@@ -67,6 +70,8 @@ def number(name: str, value: Any) -> float:
     try:
         if not isinstance(value, (str, bytes)):
             return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} ({reprlib.repr(value)}) is too large for a float") from None
     except TypeError:
         pass
     raise TypeError(f"{name} ({reprlib.repr(value)}) must be a number")
@@ -77,6 +82,18 @@ def numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} ({reprlib.repr(values)}) must be a sequence of numbers")
     return tuple(number(f"a number of {name}", value) for value in values)
+
+
+def flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be True or False")
+
+
+def function(name: str, value: object) -> None:
+    """Refuse what can't be called."""
+    if not callable(value):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a function")
 
 
 def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:

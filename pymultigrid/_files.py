@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import reprlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, final
 
@@ -52,7 +54,7 @@ class VideoFiles:
     paths
         The video files.
     labels
-        One for each.
+        One for each, in their order: a list, an array, a column of a table. They are taken by position, now.
     sampling
         How grids are drawn, as `Step.grid` takes it: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``,
         ``segments=`` and ``beyond=``.
@@ -71,11 +73,14 @@ class VideoFiles:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], labels: Sequence[Any], **sampling: Any) -> None:
         if isinstance(paths, (str, os.PathLike)):
             raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
+        paths, labels = by_position("paths", paths), by_position("labels", labels)
         if not len(paths):
             raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
         if len(paths) != len(labels):
             raise ValueError(f"paths has {len(paths)} files and labels {len(labels)}; pass one label for each file")
         for path in paths:
+            if not isinstance(path, (str, os.PathLike)):
+                raise TypeError(f"paths has {reprlib.repr(path)}, which is not a path; pass the files' names")
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{os.fspath(path)}: there is no such file; check paths")
         for name in sampling:
@@ -83,9 +88,9 @@ class VideoFiles:
                 raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(SAMPLING)}")
         # A wrong value is refused here, not where the first clip is read.
         step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
-        step.grid((2**40, 2, 2), seed=0, sample=0, **sampling)
+        step.grid((2**31, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
-        self.labels: Sequence[Any] = labels
+        self.labels = labels
         self.sampling = sampling
 
     def __len__(self) -> int:
@@ -101,6 +106,8 @@ class VideoFiles:
 
     def subset(self, indices: Iterable[int]) -> VideoFiles:
         """Return these videos alone, with their labels and the same sampling."""
+        if not isinstance(indices, Iterable):
+            raise TypeError(f"indices ({indices!r}) must be a list of numbers, those of the videos to keep")
         chosen = [_arguments.whole("indices", index) for index in indices]
         if not chosen:
             raise ValueError("indices is empty; choose at least one video")
@@ -111,6 +118,17 @@ class VideoFiles:
         part.videos = [self.videos[index] for index in chosen]
         part.labels = [self.labels[index] for index in chosen]
         return part
+
+    def checksum(self) -> int:
+        """Return what tells these files and labels from others, in this order, wherever their folder is mounted."""
+        paths = [Path(video.path).absolute() for video in self.videos]
+        top = os.path.commonpath(paths)
+        found = 0
+        for path, label in zip(paths, self.labels, strict=True):
+            # Other labels (arrays, tuples of them) have no short text that is always the same.
+            known = label if isinstance(label, (str, int, float, np.generic)) else ""
+            found = zlib.crc32(f"{os.path.relpath(path, top)}\0{known}\0".encode("utf-8", "surrogateescape"), found)
+        return found
 
     def read(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Pixels, Grid]]:
         """Yield what `resample` reads each clip from: its place in `samples`, the frames that its grid picks, its grid.
@@ -148,35 +166,47 @@ class VideoFiles:
 
     def _check(self, sample: Sample) -> None:
         """Refuse a sample of a schedule for another number of videos."""
+        has, whole = "has", str(len(self))
+        if sample.before:
+            has, whole = (
+                f"is part of a whole, where it comes after {sample.before}, and has",
+                "len(dataset), of the whole",
+            )
         if sample.samples < len(self):
             raise ValueError(
-                f"the schedule is for {sample.samples} videos and the data set has {len(self)}, of which "
-                f"{len(self) - sample.samples} would never be read; build it with samples={len(self)}, or leave them "
+                f"the schedule is for {sample.samples + sample.before} videos and the data set {has} {len(self)}, of "
+                f"which {len(self) - sample.samples} would never be read; build it with samples={whole}, or leave them "
                 f"out: dataset.subset(range({sample.samples}))"
             )
         if sample.index >= len(self):
             raise ValueError(
-                f"the schedule asks for video {sample.index} of {len(self)}; build it with samples={len(self)}"
+                f"the schedule asks for video {sample.index + sample.before} of {len(self) + sample.before}; build it "
+                f"with samples={whole}"
             )
 
     def _grid(self, video: Video, sample: Sample) -> Grid:
-        self._check_length(video, sample.step.baseline.t)
         try:
             return sample.grid(video.extent, **self.sampling)
         except ValueError as error:
             raise ValueError(f"{video.path}: {error}") from error
 
-    def _check_length(self, video: Video, frames: int) -> None:
-        """Refuse a video that is long enough for a coarse clip only, hours before the first full one."""
-        length, stride = video.extent[0], self.sampling.get("stride", 1)
-        if self.sampling.get("segments") or self.sampling.get("beyond", "error") != "error":
-            return
-        if length < frames * stride:
-            raise ValueError(
-                f"{video.path}: the video has {length} frames, fewer than the clip's {frames} frames x stride "
-                f"{stride} = {frames * stride} of the full shape, which training comes to; pass "
-                'beyond="clamp" or beyond="loop", or a smaller stride'
-            )
+
+def by_position(name: str, values: Any) -> Sequence[Any]:
+    """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
+    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
+            "table, one for each file and in the files' order"
+        )
+    if hasattr(values, "to_numpy"):  # a table's column has an index of its own: labels[0] is not its first one
+        values = values.to_numpy()
+        values = values.tolist() if values.dtype == object else values
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        if not values.shape:
+            raise TypeError(f"{name} is a single value ({values!r}); pass one for each file")
+        array: Sequence[Any] = values  # NumPy's and the frameworks' arrays count positions as they are
+        return array
+    return list(values)
 
 
 def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
@@ -191,6 +221,8 @@ def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
 
 def in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """Return every video in `folder`, which has one sub-folder per class, their labels and the classes' names."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder ({reprlib.repr(folder)}) must be a path")
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder; pass one with a sub-folder of videos per class")

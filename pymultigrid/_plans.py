@@ -15,7 +15,6 @@ LONG_CYCLE: tuple[tuple[float, float], ...] = ((0.25, 0.5**0.5), (0.5, 0.5**0.5)
 SHORT_CYCLE: tuple[float, ...] = (0.5, 0.5**0.5)
 """The paper's short cycle: spatial factors of the baseline below the stage's base, which always comes last."""
 
-_MOST_STAGES = 100_000  # a count above it is a mistake, and takes memory
 
 _T = TypeVar("_T")
 
@@ -69,7 +68,7 @@ class Cycles:
         if self.cycles is not None:
             if self.long is None:
                 raise ValueError(f"cycles ({self.cycles}) counts long cycles, and long is None; leave one of them out")
-            object.__setattr__(self, "cycles", _arguments.count("cycles", self.cycles, most=_MOST_STAGES))
+            object.__setattr__(self, "cycles", _arguments.count("cycles", self.cycles))
         if self.epoch_factor is not None:
             factor = _arguments.number("epoch_factor", self.epoch_factor)
             object.__setattr__(self, "epoch_factor", factor)
@@ -182,7 +181,7 @@ class Progressive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _factor("start", self.start))
-        stages = _arguments.count("stages", self.stages, most=_MOST_STAGES)
+        stages = _arguments.count("stages", self.stages)
         object.__setattr__(self, "stages", stages)
         if stages < 2:
             raise ValueError(f"stages ({stages}) must be at least 2: the first at start, the last at the full shape")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pymultigrid import _table
 from pymultigrid._core import Shape, Stage
+from pymultigrid._patches import cut_off
 from pymultigrid._schedule import Schedule
 
 _CELLS = 3.5  # below so many cells along a side of the last feature map, accuracy was seen to suffer
@@ -73,6 +74,9 @@ class Report:
         A `ShapeCost` for every shape of the schedule's stages.
     notes
         What else the measurement found; part of `warnings`.
+    patch
+        Frames, rows and columns of a patch where the network does no more with its clips than cut them into patches, as
+        a transformer does: then it has no last feature map that could be too coarse. None: it has feature maps.
     """
 
     schedule: Schedule
@@ -80,6 +84,7 @@ class Report:
     resident: int
     rows: tuple[ShapeCost, ...]
     notes: tuple[str, ...] = ()
+    patch: tuple[int, int, int] | None = None
 
     def __getitem__(self, shape: Shape) -> ShapeCost:
         """Return the row of `shape`."""
@@ -141,7 +146,9 @@ class Report:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What would go wrong, in sentences; empty is good."""
-        return (*self._out_of_memory(), *self._too_coarse(), *self.notes)
+        cut = None if self.patch is None else cut_off((row.shape for row in self.rows), self.patch)
+        coarse = self._too_coarse() if self.patch is None else ([cut] if cut else [])
+        return (*self._out_of_memory(), *coarse, *self.notes)
 
     def _out_of_memory(self) -> Iterator[str]:
         full, stages = self[self.schedule.shape], self.schedule.stages

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
+
 from pymultigrid import _arguments, _core
 from pymultigrid._core import Grid, Step
 from pymultigrid._schedule import Schedule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One clip of a mini-batch, on its way to where videos are read: which video, and on which grid.
 
-    It stands in for the index that a list or data set expects (``__index__``), so one that only looks up a list works
-    as it is; one that reads videos asks for the grid.
+    It is what a data set is indexed by in a number's place. It looks up a list (``labels[sample]``) and compares with
+    numbers as its index does, and is none: the same video comes on another grid at another step. So it can't be a
+    dictionary's key, and what makes a number of it with ``int()`` is told what to do.
 
     >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
@@ -24,8 +27,8 @@ class Sample:
     >>> grid = sample.grid((120, 128, 171), stride=2)
     >>> (grid.t.size, grid.h.size, grid.w.size) == tuple(sample.step.shape)[1:]
     True
-    >>> list(range(100))[sample] == sample.index
-    True
+    >>> sample == sample.index, list(range(100))[sample] == sample.index
+    (True, True)
 
     Parameters
     ----------
@@ -39,6 +42,8 @@ class Sample:
         The run's.
     samples
         How many videos the schedule was made for: the length of the data set.
+    before
+        Of a data set that is part of a whole (``ConcatDataset``): the videos of the whole that come before it.
     """
 
     index: int
@@ -46,20 +51,103 @@ class Sample:
     position: int
     seed: int
     samples: int
+    before: int = 0
 
     def grid(self, extent: Sequence[int], **options: Any) -> Grid:
-        """Return this clip's grid over a video of `extent` (frames, height, width); `options` as `Step.grid` takes."""
-        return self.step.grid(extent, seed=self.seed, sample=self.position, **options)
+        """Return this clip's grid over a video of `extent` (frames, height, width); `options` as `Step.grid` takes.
+
+        A video that is too short for the schedule's full shape is refused at every step, not when training gets there.
+        """
+        grid = self.step.grid(extent, seed=self.seed, sample=self.position, **options)
+        check_length(extent[0], self.step.baseline.t, **options)
+        return grid
+
+    @property
+    def own_seed(self) -> int:
+        """A seed for random numbers of your own: of this clip alone, in [0, 2**32), made of `seed` and `position`.
+
+        >>> import numpy
+        >>> from pymultigrid import Schedule, Shape, mini_batch
+        >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
+        >>> first, second = mini_batch(schedule, schedule[0], seed=0)[:2]
+        >>> first.own_seed, second.own_seed
+        (2968811710, 3964924996)
+        >>> rng = numpy.random.default_rng(first.own_seed)  # the same in every process, and after a resume
+        """
+        return int(np.random.SeedSequence((self.seed, self.position)).generate_state(1)[0])
 
     def __index__(self) -> int:
         return self.index
 
-    # What a data set made of several does with an index: find its part, and count from the part's beginning.
-    def __lt__(self, other: int) -> bool:
-        return self.index < other
+    def __int__(self) -> int:
+        raise TypeError(f"a Sample can't be made a plain number: {_NO_NUMBER}")
 
+    def __hash__(self) -> int:
+        raise TypeError(
+            "a Sample can't be a key: the same video comes again on another grid. Keep what is read of a whole video "
+            "under sample.index, and read each clip of it on sample.grid(extent)"
+        )
+
+    # What a data set made of several does with an index: find its part, and count from the part's beginning.
     def __sub__(self, videos: int) -> Sample:
-        return Sample(self.index - videos, self.step, self.position, self.seed, self.samples - videos)
+        before = self.before + videos
+        return Sample(self.index - videos, self.step, self.position, self.seed, self.samples - videos, before)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Sample):
+            return self._fields() == other._fields()
+        return self.index == other
+
+    def __lt__(self, other: float) -> bool:
+        return self.index < self._count(other)
+
+    def __le__(self, other: float) -> bool:
+        return self.index <= self._count(other)
+
+    def __gt__(self, other: float) -> bool:
+        return self.index > self._count(other)
+
+    def __ge__(self, other: float) -> bool:
+        return self.index >= self._count(other)
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.index, self.step, self.position, self.seed, self.samples, self.before
+
+    def _count(self, other: float | Sample) -> float:
+        """Return a number that the index is compared with: where a part of the data set ends, mostly."""
+        if isinstance(other, Sample):
+            raise TypeError(f"samples have no order among themselves: {_NO_NUMBER}")
+        if isinstance(other, int) and self.index >= 0 and other > self.samples:
+            raise ValueError(
+                f"the schedule was made for samples={self.samples + self.before}, and the data set has at least "
+                f"{other + self.before} videos: some would never be read; make it with samples=len(dataset), of the "
+                "whole data set"
+            )
+        return other
+
+
+_NO_NUMBER = (
+    "it says which video (sample.index) and on which grid (sample.grid(extent)). A data set that is looked up by "
+    "numbers alone (Hugging Face's, a table, a Subset) loses the grid: write one of your own, whose "
+    "__getitem__(sample) takes item sample.index of it and reads the clip on sample.grid(extent)"
+)
+
+
+def check_length(
+    frames: int, most: int, *, stride: int = 1, segments: bool = False, beyond: str = "error", **_: Any
+) -> None:
+    """Refuse a video that is long enough for a coarse clip only, hours before the first one of `most` frames."""
+    if beyond != "error" or frames >= most * (1 if segments else stride):
+        return
+    if segments:
+        raise ValueError(
+            f"the video has {frames} frames, fewer than the {most} segments of the full shape, which training comes "
+            'to; pass beyond="clamp" to repeat some'
+        )
+    raise ValueError(
+        f"the video has {frames} frames, fewer than the clip's {most} frames x stride {stride} = {most * stride} of "
+        'the full shape, which training comes to; pass beyond="clamp" or beyond="loop", or a smaller stride'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +205,10 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     ValueError
         The seed is not in [0, 2**64), or the rank none of the schedule's processes; or the schedule has no ``samples``.
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule ({schedule!r}) must be a Schedule; write Schedule(shape, samples=...)")
+    if not isinstance(step, Step):
+        raise TypeError(f"step ({step!r}) must be a Step, one of the schedule's: schedule[0]")
     seed = _arguments.seed(seed)
     first, count = step.first, step.shape.b
     if rank is None:

@@ -44,3 +44,15 @@ def decode(path):
     """Every frame of a file in order, by PyAV's plain loop: the reference for `Video.read`."""
     with av.open(str(path)) as file:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def write_grey(path, level, frames=12):
+    """Encode frames of one grey level, and return the path."""
+    path = Path(path)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+        picture = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
+        for _ in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    return path

@@ -38,3 +38,13 @@ def resample(video, grid, *, mode="linear", temporal="nearest", antialias=True, 
         wide = np.einsum("yh,hwc->ywc", rows, video[frames[j]].astype(np.float64))
         clip[i] += time[i, j] * np.einsum("xw,ywc->yxc", columns, wide)
     return ((clip * scale - mean) / std).transpose(3, 0, 1, 2)
+
+
+def philox(key, counter):
+    """Philox4x32-10 (Salmon et al. 2011): four random words for a 64-bit key and four words of a counter."""
+    words, low, high = list(counter), key & 0xFFFFFFFF, key >> 32
+    for _ in range(10):
+        a, b = 0xD2511F53 * words[0], 0xCD9E8D57 * words[2]
+        words = [b >> 32 ^ words[1] ^ low, b & 0xFFFFFFFF, a >> 32 ^ words[3] ^ high, a & 0xFFFFFFFF]
+        low, high = (low + 0x9E3779B9) & 0xFFFFFFFF, (high + 0xBB67AE85) & 0xFFFFFFFF
+    return words

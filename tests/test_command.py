@@ -85,7 +85,7 @@ def test_options_come_in_the_order_of_the_arguments(command):
     words[at : at + 1] = [*list(own)[:5], "progressive", *list(own)[5:]]
     options = [f"--{word.replace('_', '-')}" for word in words[1:]]
     printed = re.findall(r"^  (--[a-z-]+) ?", run(command, "--help").stdout, re.MULTILINE)
-    assert [option for option in printed if option != "--json"] == options
+    assert [option for option in printed if option != "--json"] == [*options, "--patch"]
 
 
 def test_plan_in_iterations():
@@ -136,3 +136,20 @@ def test_refuses(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_patches_that_sizes_do_not_fill_are_warned_of():
+    done = run("plan", *KINETICS, "--patch", "2x16x16")
+    assert done.returncode == 0
+    assert done.stdout == run("plan", *KINETICS).stdout
+    assert done.stderr.startswith("warning: not whole patches of 2x16x16: 64x8x158x158, 32x16x158x158, 16x32x158x158")
+    assert done.stderr.endswith("plan with --multiple-of=16\n")
+    assert run("plan", *KINETICS, "--patch", "2x16x16", "--multiple-of=16").stderr == ""
+    done = run("plan", *KINETICS, "--patch", "16x14x28", "--json")
+    assert json.loads(done.stdout)
+    assert done.stderr.endswith("plan with --multiple-of=28 and --frames-multiple-of=16\n")
+    for wrong in ("2x16", "0x16x16", "16"):
+        assert (
+            f"'{wrong}' must be frames x rows x columns, as in 2x16x16"
+            in run("plan", *KINETICS, "--patch", wrong).stderr
+        )

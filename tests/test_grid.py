@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,14 +23,22 @@ def interval(axis):
 def test_philox_known_answers():
     """The published known-answer vectors of Philox4x32-10 (Random123)."""
     ones = 0xFFFFFFFF
-    assert _core.philox(0, [0, 0, 0, 0]) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    assert _core.philox(2**64 - 1, [ones] * 4) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
-    assert _core.philox(0x299F31D0A4093822, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]) == [
+    assert reference.philox(0, [0, 0, 0, 0]) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert reference.philox(2**64 - 1, [ones] * 4) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+    assert reference.philox(0x299F31D0A4093822, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]) == [
         0xD16CFE09,
         0x94FDCCEB,
         0x5001E420,
         0x24126EA1,
     ]
+
+
+def test_the_core_draws_with_philox():
+    """Of 2^20 samples of one weight the core draws the one that 20 bits of the published generator's words name."""
+    rising = np.arange(1.0, 2**20 + 1)
+    for first, seed in ((0, 0), (2**40, 2**64 - 1), (77, 0x299F31D0A4093822)):
+        words = (reference.philox(seed, [p & 0xFFFFFFFF, p >> 32, 0, 0xFFFFFFFE]) for p in range(first, first + 100))
+        assert _core.draw(first, 100, rising, seed) == [high >> 12 for high, *_ in words]
 
 
 @settings(max_examples=300, deadline=None)

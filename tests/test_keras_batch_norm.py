@@ -3,7 +3,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from toy import BACKEND, SCHEDULE, compiled, fit, network, read
+from toy import BACKEND, SCHEDULE, compiled, fit, network, read, split_network
 
 from pymultigrid import Cycles, Schedule, Shape, mini_batch
 from pymultigrid.keras import MultigridCallback, SubBatchNormalization
@@ -75,6 +75,13 @@ def test_a_batch_that_splits_do_not_divide(b, splits, sizes):
 def test_a_sub_batch_of_single_values_has_two_of_them():
     layer = filled(SubBatchNormalization(), (None, 6))
     layer.splits, x = 8, batch(8, 6)
+    out = by_hand(layer, x, [[s, s + 4] for s in range(4)])[0]
+    np.testing.assert_allclose(numpy(layer(x, training=True)), out, **FLOAT)
+
+
+def test_a_sub_batch_of_maps_of_one_cell_has_two_of_them():
+    layer = filled(SubBatchNormalization(), (None, 1, 1, 1, 6))
+    layer.splits, x = 8, batch(8, 1, 1, 1, 6)
     out = by_hand(layer, x, [[s, s + 4] for s in range(4)])[0]
     np.testing.assert_allclose(numpy(layer(x, training=True)), out, **FLOAT)
 
@@ -153,6 +160,7 @@ def functional():
     return keras.Model(inputs, network()(Own()(x)))
 
 
+@pytest.mark.filterwarnings(r"ignore:own\w* \(Own\) keeps the statistics of the whole mini-batch")
 @pytest.mark.parametrize(("make", "converted"), [(network, 1), (functional, 2), (Subclassed, 2)])
 def test_convert_and_revert_change_nothing_but_the_kind(make, converted):
     model, x = make(), batch(4, 4, 8, 8, 3)
@@ -173,7 +181,11 @@ def test_what_has_statistics_of_its_own_is_left_alone():
     kinds = [keras.layers.BatchNormalization(renorm=True), Own()]
     if BACKEND == "tensorflow":
         kinds.append(keras.layers.BatchNormalization(synchronized=True))
-    model = SubBatchNormalization.convert(keras.Sequential(kinds))
+    with pytest.warns(UserWarning, match="keeps the statistics of the whole mini-batch") as told:
+        model = SubBatchNormalization.convert(keras.Sequential(kinds))
+    assert [str(one.message).split(" keeps")[0] for one in told] == [
+        f"{layer.name} ({type(layer).__name__})" for layer in kinds
+    ]
     assert not any(isinstance(layer, SubBatchNormalization) for layer in model.layers)
     with pytest.raises(ValueError, match=re.escape("takes neither synchronized=True nor renorm=True, which have")):
         SubBatchNormalization(renorm=True)
@@ -209,16 +221,20 @@ def test_a_mask_is_refused():
 
 
 def test_splits_follow_the_base_and_are_undone():
-    seen = []
+    between = []
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            seen.append(self.model.layers[1].splits)
+            between.append(self.model.layers[1].norm.splits)
 
-    model = SubBatchNormalization.convert(compiled(network()))
+        def on_train_batch_end(self, batch, logs=None):
+            between.append(self.model.layers[1].norm.splits)
+
+    model = SubBatchNormalization.convert(compiled(split_network(), run_eagerly=True))
     fit(model, MultigridCallback(SCHEDULE, base=16), Watch())
-    assert seen == [max(1, step.base.b // 16) for step in SCHEDULE]
-    assert model.layers[1].splits == 1
+    assert model.layers[1].seen == [max(1, step.base.b // 16) for step in SCHEDULE]
+    assert set(between) == {1}
+    assert len(between) == 2 * len(SCHEDULE)
 
 
 def test_a_step_is_normalised_by_the_splits_of_the_step():
@@ -227,11 +243,10 @@ def test_a_step_is_normalised_by_the_splits_of_the_step():
     assert steps[0].shape == steps[3].shape  # in two stages: what is traced for the one must not train the other
     assert steps[0].base.b != steps[3].base.b
     weights = []
-    for convert in (True, False):
-        model = compiled(network())
+    for base in (8, 64):
+        model = SubBatchNormalization.convert(compiled(network()))
         model.optimizer.iterations.assign(3)
-        model = SubBatchNormalization.convert(model) if convert else model
-        fit(model, MultigridCallback(steps), epochs=1, steps_per_epoch=5)
+        fit(model, MultigridCallback(steps, base=base), epochs=1, steps_per_epoch=5)
         weights.append(model.get_weights())
     other = SubBatchNormalization.convert(compiled(network(), run_eagerly=True))
     for step in steps:

@@ -14,7 +14,7 @@ from toy import BACKEND, SCHEDULE
 
 import pymultigrid.keras
 from pymultigrid import Schedule, Shape, mini_batch, resample, view_grids
-from pymultigrid.keras import MultigridCallback, VideoDataset, batches
+from pymultigrid.keras import MultigridCallback, SubBatchNormalization, VideoDataset, batches
 from pymultigrid.video import Video
 
 FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
@@ -31,10 +31,6 @@ def paths(folder):
     return sorted(folder.glob("*/*.mp4"))
 
 
-def arrays(batch):
-    return keras.tree.map_structure(np.asarray, tuple(batch))
-
-
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -42,8 +38,8 @@ def arrays(batch):
 def test_batches_are_the_schedules_in_order(paths, workers):
     dataset = VideoDataset(paths, list(range(6)), mean=[0.4, 0.45, 0.5], std=0.225, stride=2, flip=1.0)
     count = 0
-    for step, batch in zip(FILES, dataset.training(FILES, seed=4, workers=workers), strict=True):
-        clips, labels = arrays(batch)
+    for want, (step, (clips, labels)) in zip(FILES, dataset.training(FILES, seed=4, workers=workers), strict=True):
+        assert step == want
         samples = mini_batch(FILES, step, seed=4)
         assert clips.shape == (*tuple(step.shape), 3)
         assert labels.tolist() == [sample.index for sample in samples]
@@ -60,8 +56,8 @@ def test_batches_are_the_schedules_in_order(paths, workers):
 def test_ranks_share_the_global_batch():
     schedule = Schedule(Shape(4, 4, 16, 16), samples=40, epochs=4, processes=2)
     streams = [batches(schedule, toy.read, rank=rank) for rank in (None, 0, 1)]
-    for whole, *parts in zip(*streams, strict=True):
-        for got, want in zip(arrays(whole), zip(*map(arrays, parts), strict=True), strict=True):
+    for (_, whole), *parts in zip(*streams, strict=True):
+        for got, want in zip(whole, zip(*(part for _, part in parts), strict=True), strict=True):
             np.testing.assert_array_equal(got, np.concatenate(want))
 
 
@@ -84,37 +80,41 @@ def test_clips_of_one_video_are_read_together(paths, monkeypatch):
 def test_a_schedule_for_another_number_of_videos(paths):
     dataset = VideoDataset(paths, range(6))
     few, many = (Schedule(Shape(2, 8, 32, 32), samples=n, epochs=8) for n in (4, 200))
-    with pytest.raises(Exception, match=re.escape("is for 4 videos and the data set has 6, of which 2 would never be")):
+    with pytest.raises(ValueError, match=re.escape("is for 4 videos and the data set has 6, of which 2 would never")):
         next(iter(dataset.training(few)))
     with pytest.raises(Exception, match=r"the schedule asks for video \d+ of 6; build it with samples=6"):
         next(iter(dataset.training(many)))
 
 
 def test_a_subset_is_its_videos_and_labels(paths):
-    part = VideoDataset(paths, "abcdef", std=0.5).subset([1, 4])
+    part = VideoDataset(paths, range(10, 16), std=0.5).subset([1, 4])
     schedule = Schedule(Shape(2, 8, 32, 32), samples=len(part), epochs=8)
     _, labels = part.read(mini_batch(schedule, schedule[0], seed=0))
-    assert set(labels.tolist()) == {"b", "e"}
-
-
-def test_the_data_begins_where_training_is():
-    multigrid = MultigridCallback(SCHEDULE)
-    data = batches(multigrid, toy.read)
-    want = [arrays(batch) for batch in batches(SCHEDULE, toy.read)]
-    for index in (0, 5, 11):
-        multigrid._index = index
-        got = [arrays(batch) for batch in data]
-        assert len(got) == len(SCHEDULE) - index
-        np.testing.assert_array_equal(got[0][0], want[index][0])
+    assert set(labels.tolist()) == {11, 14}
 
 
 def test_several_labels_and_dtypes(paths):
     labels = [{"kind": i, "box": np.full(4, i, "float32")} for i in range(6)]
     dataset = VideoDataset(paths, labels, dtype="uint8")
-    clips, got = arrays(next(iter(dataset.training(FILES))))
+    _, (clips, got) = next(iter(dataset.training(FILES)))
     assert clips.dtype == np.uint8
     assert got["kind"].shape == (len(clips),)
     assert got["box"].shape == (len(clips), 4)
+
+
+def test_labels_are_numbers(paths):
+    one_hot = [[0, 1, 0], [0, 0, 1]] * 3
+    for labels in (one_hot, np.array(one_hot)):
+        _, (_, got) = next(iter(VideoDataset(paths, labels).training(FILES)))
+        assert got.shape == (FILES[0].shape.b, 3)
+        assert got.sum(1).tolist() == [1] * len(got)
+    for labels in ("abcdef", [{"kind": "cat"}] * 6, np.array(["cat"] * 6)):
+        with pytest.raises(TypeError, match=r"labels has .* and must have numbers, arrays or lists of them, or tuples"):
+            VideoDataset(paths, labels)
+    with pytest.raises(
+        ValueError, match=r"labels differ in their shape or structure: .*; pass the same for each video"
+    ):
+        VideoDataset(paths, [[1], [1, 2]] * 3)
 
 
 def test_channels_first(paths):
@@ -123,7 +123,7 @@ def test_channels_first(paths):
         dataset = VideoDataset(paths, range(6))
         step = FILES[0]
         b, t, h, w = step.shape
-        clips, _ = arrays(next(iter(dataset.training(FILES))))
+        _, (clips, _) = next(iter(dataset.training(FILES)))
         assert clips.shape == (b, 3, t, h, w)
         assert dataset.evaluation(FILES.shape)[0][0].shape == (2, 3, 8, 32, 32)
     finally:
@@ -132,7 +132,7 @@ def test_channels_first(paths):
 
 @on_tensorflow
 def test_the_axes_of_a_tf_dataset_are_open():
-    clips, labels = batches(SCHEDULE, toy.read).element_spec
+    clips, labels = batches(MultigridCallback(SCHEDULE), toy.read).element_spec
     assert clips.shape.as_list() == [None, None, None, None, 3]
     assert labels.shape.as_list() == [None]
 
@@ -149,11 +149,19 @@ def test_shuffling_changes_nothing():
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="a tf.data.Dataset ends")
 def test_data_that_is_over_says_so():
-    data = batches(SCHEDULE, toy.read)
-    for i in range(len(SCHEDULE) + 2):
-        _ = data[i]
-    with pytest.raises(RuntimeError, match=re.escape("fit asks for more mini-batches; pass callbacks=[Multigrid")):
-        _ = data[i + 1]
+    multigrid, over = MultigridCallback(SCHEDULE), []
+    data = batches(multigrid, toy.read)
+
+    class More(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            for _ in range(4):
+                try:
+                    over.append(data[1])
+                except RuntimeError as error:
+                    over.append(str(error))
+
+    toy.fit(toy.level_model(0.1), multigrid, More(), data=data)
+    assert over[-1] == "the schedule is over and fit asks for more mini-batches"
 
 
 def test_threads_end_with_the_data():
@@ -194,7 +202,7 @@ def test_views(paths, clips, crops):
 
 def test_evaluation_in_fit_evaluate_and_predict(paths):
     dataset = VideoDataset(paths, [0, 0, 1, 1, 0, 1], std=0.5)
-    model, tested = toy.compiled(toy.network()), []
+    model, tested = SubBatchNormalization.convert(toy.compiled(toy.network())), []
     count = keras.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: tested.append(batch))
     multigrid = MultigridCallback(FILES)
     history = model.fit(
@@ -279,7 +287,7 @@ def test_resample_in_a_tf_data_map():
         return tf.ensure_shape(clips, [None, None, None, None, 3]), tf.ensure_shape(labels, [None])
 
     data = tf.data.Dataset.range(len(SCHEDULE)).map(load, num_parallel_calls=2).prefetch(2)
-    for got, want in zip(data, batches(SCHEDULE, toy.read), strict=True):
+    for got, (_, want) in zip(data, batches(SCHEDULE, toy.read), strict=True):
         np.testing.assert_array_equal(got[0], want[0])
         np.testing.assert_array_equal(got[1], want[1])
 
@@ -287,7 +295,7 @@ def test_resample_in_a_tf_data_map():
 # -- the package -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "callback", "dataset", "scaled_lr"])
+@pytest.mark.parametrize("name", ["_batches", "_batch_norm", "_callback", "_dataset", "_scaled_lr"])
 def test_examples_run(name):
     module = importlib.import_module(f"pymultigrid.keras.{name}")
     failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS)

@@ -1,10 +1,11 @@
 import re
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
 import toy
-from toy import BACKEND, SCHEDULE, Record, compiled, fit, level_model, network, number
+from toy import BACKEND, SCHEDULE, Record, close, compiled, fit, level_model, network, number
 
 from pymultigrid import Schedule, Shape
 from pymultigrid._clock import Clock
@@ -12,10 +13,6 @@ from pymultigrid.keras import MultigridCallback, ScaledLR, SubBatchNormalization
 
 SHAPES = [tuple(step.shape) for step in SCHEDULE]
 SCALES = [step.lr_scale for step in SCHEDULE]
-
-
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
@@ -40,8 +37,9 @@ def test_in_one_epoch_its_length_may_be_left_out():
 
 def test_a_policy_is_read_on_the_baselines_clock():
     drop = 20  # of the baseline's 45 iterations
+    decay = SCHEDULE.baseline_iterations - 4
     policies = [
-        keras.optimizers.schedules.CosineDecay(0.1, SCHEDULE.baseline_iterations, warmup_steps=4, warmup_target=0.2),
+        keras.optimizers.schedules.CosineDecay(0.1, decay, alpha=0.1, warmup_steps=4, warmup_target=0.2),
         keras.optimizers.schedules.PiecewiseConstantDecay([drop - 1], [0.1, 0.01]),
     ]
     clock = Clock(SCHEDULE)
@@ -106,31 +104,28 @@ def test_mixed_precision():
 # -- the user's optimizer ----------------------------------------------------------------------------------------------
 
 
-class Stop(keras.callbacks.Callback):
-    """Raise in the middle of a step, as an interrupt or a lack of memory does."""
+class Interrupted(keras.layers.Layer):
+    """Press Ctrl-C the second time that it is trained, or traced."""
 
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
+    calls = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == self.after:
-            train = self.model.train_function
-
-            def stop(*args):
-                raise KeyboardInterrupt
-
-            callback = next(c for c in train.__closure__ if callable(c.cell_contents))
-            callback.cell_contents = stop
+    def call(self, x, training=None):
+        self.calls += bool(training)
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return x
 
 
 @pytest.mark.parametrize("policy", [False, True])
 def test_a_training_that_is_interrupted_leaves_the_optimizer_as_it_was(policy):
-    lr = keras.optimizers.schedules.CosineDecay(0.1, 35) if policy else 0.1
-    model = SubBatchNormalization.convert(compiled(network(), lr))
+    lr = keras.optimizers.schedules.CosineDecay(0.1, 45) if policy else 0.1
+    model = network()
+    model = keras.Sequential([model.inputs[0], Interrupted(), *model.layers])
+    model = SubBatchNormalization.convert(compiled(model, lr))
     before = model.optimizer._learning_rate
     with pytest.raises(KeyboardInterrupt):
-        fit(model, MultigridCallback(SCHEDULE), Stop(after=1), epochs=1)
+        fit(model, MultigridCallback(SCHEDULE), epochs=1)
+    assert model.layers[0].calls == 2
     assert model.optimizer._learning_rate is before
     if not policy:
         assert number(model.optimizer.learning_rate) == np.float32(0.1)
@@ -142,7 +137,9 @@ def test_a_plain_training_afterwards_is_plain():
     fit(model, MultigridCallback(SCHEDULE))
     clips = np.zeros((16, 4, 16, 16, 3), "float32")
     level = number(model.layers[-1].level)
-    model.fit(clips, np.zeros(16), batch_size=8, callbacks=[record], verbose=0)
+    told = re.escape("reads the optimizer's learning-rate schedule at optimizer.iterations (12), the multigrid steps")
+    with pytest.warns(UserWarning, match=told):
+        model.fit(clips, np.zeros(16), batch_size=8, callbacks=[record], verbose=0)
     close(record.lrs, [0.1 - level, 0.1])
 
 
@@ -162,7 +159,11 @@ def test_traces_are_as_many_as_shapes_and_no_more():
         assert model.layers[-1].traces == most
     # Sub-batches are constants of a trace: once for each number of them.
     model = keras.Sequential(
-        [keras.Input((None, None, None, 3)), SubBatchNormalization(center=False, scale=False), toy.Level()]
+        [
+            keras.Input((None, None, None, 3)),
+            SubBatchNormalization(momentum=0.5, center=False, scale=False),
+            toy.Level(),
+        ]
     )
     model.compile(keras.optimizers.SGD(0.1), toy.level)
     fit(model, MultigridCallback(SCHEDULE))
@@ -194,9 +195,10 @@ def test_logs(tmp_path, capsys):
     for axis in "bthw":
         assert history.history[axis] == [getattr(step.shape, axis) for step in ends]
     assert history.history["lr_scale"] == [step.lr_scale for step in ends]
+    close(history.history["lr"], [0.1 * step.lr_scale for step in ends])
     b, t, h, w = SHAPES[0]
     assert f"b: {b}.0000 - t: {t}.0000 - h: {h}.0000 - w: {w}.0000 - lr_scale: 8.0000" in capsys.readouterr().out
-    assert (tmp_path / "log.csv").read_text().startswith("epoch,b,h,loss,lr_scale,t,w")
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,b,h,loss,lr,lr_scale,t,w")
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_a_scaled_lr_in_a_loop_of_ones_own():
 
 
 def test_a_scaled_lr_is_saved_with_its_policy():
-    cosine = keras.optimizers.schedules.CosineDecay(0.1, 35)
+    cosine = keras.optimizers.schedules.CosineDecay(0.1, 45)
     for policy in (cosine, 0.1):
         scaled = ScaledLR(policy, SCHEDULE[3:])
         again = keras.optimizers.deserialize(keras.optimizers.serialize(keras.optimizers.Adam(scaled)))._learning_rate
@@ -265,3 +267,33 @@ def test_a_scaled_lr_refuses():
         ScaledLR("cosine", SCHEDULE)
     with pytest.raises(TypeError, match=re.escape("must be a pymultigrid.Schedule")):
         ScaledLR(0.1, list(SCHEDULE))
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (
+            lambda s: s.CosineDecay(0.1, 12),
+            "CosineDecay decays over 12 iterations, and a policy is read on the clock of",
+        ),
+        (
+            lambda s: s.CosineDecay(0.1, 45, warmup_target=1.0, warmup_steps=5),
+            "CosineDecay decays over 50 iterations, and",
+        ),
+        (
+            lambda s: s.PolynomialDecay(0.1, 12),
+            "PolynomialDecay decays over 12 iterations, and a policy is read on the",
+        ),
+        (
+            lambda s: s.PiecewiseConstantDecay([4, 8], [0.1, 0.01, 0.001]),
+            "has its last boundary at iteration 8, and a policy is read on the clock of the baseline, which has 45",
+        ),
+        (lambda s: s.CosineDecayRestarts(0.1, 12), None),
+        (lambda s: s.ExponentialDecay(0.1, 12, 0.9), None),
+        (lambda s: s.PolynomialDecay(0.1, 12, cycle=True), None),
+        (lambda s: s.PiecewiseConstantDecay([20, 30], [0.1, 0.01, 0.001]), None),
+    ],
+)
+def test_a_policy_for_another_number_of_iterations(policy, told):
+    with nullcontext() if told is None else pytest.warns(UserWarning, match=told):
+        ScaledLR(policy(keras.optimizers.schedules), SCHEDULE)

@@ -125,6 +125,20 @@ def test_coarse_maps_and_few_frames_are_warned_of():
     assert flat.warnings == (coarse,)
 
 
+def test_a_transformer_is_told_of_patches_and_not_of_maps():
+    schedule = plan(plan=Cycles(short=None))
+    rows = report(schedule, **{str(s): {"feature_map": (1, 2, 2)} for s in planned(schedule)}).rows
+    assert len(Report(schedule, "some GPU", 0, rows).warnings) == 2
+    (cut,) = Report(schedule, "some GPU", 0, rows, patch=(8, 16, 16)).warnings
+    assert cut == (
+        "not whole patches of 8x16x16: 64x4x45x45, 32x8x45x45. The rest of each clip is cut off, always at its end, "
+        "its right and its lower side; plan with multiple_of=16 and frames_multiple_of=8"
+    )
+    assert f"warning: {cut}" in str(Report(schedule, "some GPU", 0, rows, patch=(8, 16, 16)))
+    whole = Report(schedule, "some GPU", 0, rows, ("a note",), (4, 1, 1))
+    assert whole.warnings == ("a note",)
+
+
 def test_the_full_shapes_own_map_is_the_users_choice():
     schedule = plan(plan=Cycles(long=None, short=None))
     assert report(schedule, **{str(FULL): {"feature_map": (1, 2, 2)}}).warnings == ()

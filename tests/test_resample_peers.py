@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 
 from pymultigrid import Axis, Grid, resample
 
@@ -87,6 +88,10 @@ TABLE = [
     ("smooth", tf_call, EVERY, 2e-3),
     ("area", tf_call, EVERY, 1e-2),
 ]
+# Where a library's own rounding grows with the size of what it reads: the level from full HD.
+FULL_HD = (1080, 1920)
+FROM_FULL_HD = {("linear", torch_call): 4e-2, ("linear", tf_call): 4e-2, ("smooth", torch_call): 5e-3}
+FROM_FULL_HD |= {("smooth", tf_call): 5e-3, ("area", tf_call): 2e-2}
 
 
 def clear(extent, size):
@@ -111,6 +116,24 @@ def test_equal_to_the_peer(mode, call, sizes, levels, size):
         assert off <= max(levels, 1e-4)
     else:
         assert off > levels, "equal after all: say so in the table"
+
+
+@pytest.mark.parametrize(("mode", "call", "sizes", "levels"), [row for row in TABLE if row[0] != "nearest"])
+def test_equal_to_the_peer_from_full_hd(mode, call, sizes, levels):
+    box = np.random.default_rng(0).integers(0, 256, (1, *FULL_HD, 3), dtype=np.uint8)
+    if "smaller" in sizes:
+        got = 255 * resample(box, (1, 112, 112), **MODES[mode]).astype("f8")
+        assert np.abs(got - call(box, (112, 112), mode)).max() <= FROM_FULL_HD.get((mode, call), levels)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("size", "levels"), [((224, 224), 1e-4), ((7, 7), 1e-4), ((1, 1), 2e-4)])
+def test_the_definition_holds_from_full_hd(mode, size, levels):
+    noise = np.random.default_rng(0).integers(0, 256, (1, *FULL_HD, 3), dtype=np.uint8)
+    for box in (noise, np.full_like(noise, 255)):
+        grid = Grid(Axis(0, 1, 1), Axis(0, FULL_HD[0], size[0]), Axis(0, FULL_HD[1], size[1]))
+        want = 255 * reference.resample(box, grid, scale=1 / 255, **MODES[mode])
+        assert np.abs(255 * resample(box, grid, **MODES[mode]).astype("f8") - want).max() < levels
 
 
 def test_trilinear_is_torchs():

@@ -55,7 +55,7 @@ from pymultigrid import Cycles, Phases, Schedule, Shape
             ValueError,
             "the baseline's frames (32) must be a multiple of frames_multiple_of (5)",
         ),
-        ({"samples": 2**60}, ValueError, "above 2^53: more than can be counted exactly"),
+        ({"samples": 2**60}, ValueError, "samples (1152921504606846976) must be at most 1099511627776"),
     ],
 )
 def test_refuses(options, error, message):
@@ -123,16 +123,16 @@ def test_wrong_arguments_are_answered_in_words():
             Shape(*arguments)
     with pytest.raises(TypeError, match=re.escape("write Shape(8, 8, 32, 32)")):
         Schedule((8, 8, 32, 32), samples=10, epochs=1)
-    with pytest.raises(TypeError, match=re.escape("short_side, area or aspect, each a pair (low, high)")):
+    with pytest.raises(TypeError, match=re.escape("short_side (256) must be a pair (low, high)")):
         kinetics()[0].grid((300, 256, 340), seed=0, sample=0, short_side=256)
 
 
 def test_more_than_can_be_counted_is_refused():
-    for shape, processes in ((Shape(2**32, 1, 8, 8), 2**32), (Shape(2**40, 1, 1, 1), 2**30)):
+    for shape, processes in ((Shape(2**32, 1, 8, 8), 2**22), (Shape(2**40, 1, 1, 1), 2**20)):
         with pytest.raises(ValueError, match=re.escape("above 2^53: more than can be counted exactly")):
             Schedule(shape, samples=1000, epochs=3, processes=processes)
     with pytest.raises(ValueError, match=re.escape("above 2^53: more than can be counted exactly; take a smaller one")):
-        Schedule(Shape(2**62, 8, 8, 8), samples=1000, epochs=3)
+        Schedule(Shape(2**40, 2**10, 8, 8), samples=1000, epochs=3)
 
 
 @pytest.mark.parametrize(

@@ -39,19 +39,19 @@ def number(x):
 class Level(keras.layers.Layer):
     """One weight whose gradient is 1 under the loss `level`: its change in a step is the learning rate.
 
-    It keeps the shape of the last mini-batch that was trained, as the layer saw it.
+    It keeps the shape of the last mini-batch that was trained, as the layer saw it, and the mean of the clips.
     """
 
     def build(self, shape):
         self.level = self.add_weight(name="level", shape=(), initializer="zeros")
-        self.seen = self.add_weight(name="seen", shape=(5,), initializer="zeros", trainable=False)
+        self.seen = self.add_weight(name="seen", shape=(6,), initializer="zeros", trainable=False)
         self.traces = 0
 
     def call(self, x, training=None):
         if training:
             self.traces += 1
-            sizes = keras.ops.stack([keras.ops.cast(size, "float32") for size in keras.ops.shape(x)])
-            self.seen.assign(sizes)
+            seen = [*keras.ops.shape(x), keras.ops.mean(x)]
+            self.seen.assign(keras.ops.stack([keras.ops.cast(value, "float32") for value in seen]))
         return keras.ops.zeros_like(x[:, 0, 0, 0, :1]) + self.level
 
 
@@ -73,12 +73,32 @@ def network():
         [
             keras.Input((None, None, None, 3)),
             keras.layers.Conv3D(4, 3, strides=2, padding="same"),
-            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.BatchNormalization(momentum=0.5),
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling3D(),
             keras.layers.Dense(2),
         ]
     )
+
+
+class Split(keras.layers.Layer):
+    """Keep how `norm`, which comes next, is split each time that the two are trained; or traced, where they are."""
+
+    def __init__(self, norm):
+        super().__init__()
+        object.__setattr__(self, "norm", norm)  # a layer of the model's, not of this one
+        object.__setattr__(self, "seen", [])
+
+    def call(self, x, training=None):
+        if training:
+            self.seen.append(self.norm.splits)
+        return x
+
+
+def split_network():
+    """`network` with a `Split` for its layer 1, its batch norm after that."""
+    convolution, norm, *rest = network().layers
+    return keras.Sequential([keras.Input((None, None, None, 3)), convolution, Split(norm), norm, *rest])
 
 
 def compiled(model, lr=0.05, **options):
@@ -87,12 +107,16 @@ def compiled(model, lr=0.05, **options):
     return model
 
 
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=2e-5)
+
+
 class Record(keras.callbacks.Callback):
-    """The learning rate and the shape of each step of a `level_model`, measured."""
+    """The learning rate, shape and mean clip of each step of a `level_model`, measured, and the rate between steps."""
 
     def __init__(self):
         super().__init__()
-        self.lrs, self.shapes, self.between = [], [], []
+        self.lrs, self.shapes, self.means, self.between = [], [], [], []
 
     def on_train_begin(self, logs=None):
         self.before = None
@@ -102,7 +126,9 @@ class Record(keras.callbacks.Callback):
         now = number(layer.level)
         self.lrs.append((0.0 if self.before is None else self.before) - now)
         self.before = now
-        self.shapes.append(tuple(keras.ops.convert_to_numpy(layer.seen.value).astype(int).tolist())[:4])
+        seen = keras.ops.convert_to_numpy(layer.seen.value)
+        self.shapes.append(tuple(seen.astype(int).tolist())[:4])
+        self.means.append(float(seen[5]))
         self.between.append(number(self.model.optimizer.learning_rate))
 
 
@@ -116,3 +142,18 @@ def fit(model, multigrid, *more, epochs=3, data=None, steps_per_epoch=None, **op
         verbose=0,
         **options,
     )
+
+
+def plain_fit(model, *callbacks):
+    return model.fit(np.zeros((8, 4, 16, 16, 3), "float32"), np.zeros(8), callbacks=list(callbacks), verbose=0)
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            self.model.stop_training = True

@@ -1,4 +1,4 @@
-"""pymultigrid for Keras 3, on TensorFlow, JAX or PyTorch: data for `model.fit`, learning rate, sub-mini-batch BN.
+"""pymultigrid for Keras 3.9 or newer, on any backend: data for `model.fit`, learning rate, sub-mini-batch batch norm.
 
 What ``fit`` needs more than before is the data and one callback::
 
@@ -27,13 +27,15 @@ except ModuleNotFoundError as error:
         f"pymultigrid.keras needs Keras' backend, and it is missing: {error}; pip install tensorflow, or jax or torch "
         "with its name in the environment variable KERAS_BACKEND"
     ) from error
-if not _keras.__version__.startswith("3."):
-    raise ImportError(f"pymultigrid.keras needs Keras 3, not {_keras.__version__}; pip install 'keras>=3'")
+if tuple(map(int, _keras.__version__.split(".")[:2])) < (3, 9):
+    # Before, PyTorch's first mini-batch is lost, and float16 cannot resume.
+    raise ImportError(f"pymultigrid.keras needs Keras 3.9 or newer, not {_keras.__version__}; pip install 'keras>=3.9'")
 
 from pymultigrid._sample import Sample
-from pymultigrid.keras.batch_norm import SubBatchNormalization
-from pymultigrid.keras.callback import MultigridCallback
-from pymultigrid.keras.dataset import VideoDataset, batches
-from pymultigrid.keras.scaled_lr import ScaledLR
+from pymultigrid.keras._batch_norm import SubBatchNormalization
+from pymultigrid.keras._batches import batches
+from pymultigrid.keras._callback import MultigridCallback
+from pymultigrid.keras._dataset import VideoDataset
+from pymultigrid.keras._scaled_lr import ScaledLR
 
 __all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]

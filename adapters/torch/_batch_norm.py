@@ -6,17 +6,23 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pymultigrid import Step
 from pymultigrid.torch._ranks import normalise_together, sharing
+from pymultigrid.torch._unconverted import as_torch_fuses, leave_out, listed, unconverted
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_REVERT = "give it a copy of the trained model with torch's own, SubBatchNorm.revert(copy.deepcopy(model)).eval()"
+
+# What a step gives a layer; no part of a copy or of a pickle that is made inside of the step.
+_OF_THE_STEP = ("splits", "ranks", "clips", "_trained_in_steps")
 
 
 class SubBatchNorm(_BatchNorm):
@@ -36,7 +42,10 @@ class SubBatchNorm(_BatchNorm):
 
         ``SubBatchNorm.convert`` takes those of 1, 2 and 3 dimensions, ``SubBatchNorm3d.convert`` its own alone. The
         modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys: optimizers, EMA
-        copies and DDP wrappers don't notice. Subclasses of torch's classes and SyncBatchNorm are left alone.
+        copies and DDP wrappers don't notice.
+
+        What has a forward of its own is left alone and named in a warning: subclasses of torch's classes, norms that
+        are parametrized already, SyncBatchNorm.
 
         >>> import torch
         >>> from pymultigrid.torch import SubBatchNorm
@@ -45,30 +54,68 @@ class SubBatchNorm(_BatchNorm):
           (0): SubBatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
           (1): SubBatchNorm3d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
         )
+
+        Raises
+        ------
+        ValueError
+            A batch norm is lazy and not built yet.
+
+        Warns
+        -----
+        RuntimeWarning
+            A batch norm is left alone.
         """
         classes: dict[type, type[SubBatchNorm]] = {ours.plain: ours for ours in cls._concrete()}
-        for module in model.modules():
+        found = unconverted(model, SubBatchNorm)
+        for module in found.values():
             if type(module) in classes:
                 object.__setattr__(module, "__class__", classes[type(module)])
                 module.__dict__["_converted"] = True
+        others = {ours.plain for ours in SubBatchNorm._concrete()} - set(classes)
+        left = {name: module for name, module in found.items() if not isinstance(module, SubBatchNorm)}
+        leave_out(left, chosen=tuple(others))
         return model
 
     @classmethod
     def revert(cls, model: Model) -> Model:
-        """Undo `convert`, in place, and return the model; the running statistics stay."""
-        for module in model.modules():
-            if type(module) in cls._concrete():
-                for name in ("splits", "ranks", "clips", "_converted"):
-                    module.__dict__.pop(name, None)
-                object.__setattr__(module, "__class__", module.plain)
+        """Undo `convert`, in place, and return the model; the running statistics stay.
+
+        Export, quantization and ``torch.jit.script`` know torch's classes alone: give them a copy that is reverted,
+        ``SubBatchNorm.revert(copy.deepcopy(model))``.
+
+        Raises
+        ------
+        ValueError
+            A layer was parametrized or sharded after `convert`, which made it a class of its own.
+        """
+        kinds = tuple(cls._concrete())
+        found = {n: module for n, module in model.named_modules() if isinstance(module, kinds)}
+        changed = {n: module for n, module in found.items() if type(module) not in kinds}
+        if changed:
+            raise ValueError(
+                f"revert can't take {listed(changed)}: something has changed their class since convert; undo that "
+                "first (torch.nn.utils.parametrize.remove_parametrizations), or build the model anew and load the state"
+            )
+        for module in found.values():
+            for name in (*_OF_THE_STEP, "_converted"):
+                module.__dict__.pop(name, None)
+            object.__setattr__(module, "__class__", module.plain)
         return model
 
     @classmethod
     def _concrete(cls) -> list[type[SubBatchNorm]]:
         return [SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d] if cls is SubBatchNorm else [cls]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_STEP}
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(f"torch.jit.script can't take a {type(self).__name__}: {_REVERT}")
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalise B x C x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
+        if _is_traced(input):
+            raise RuntimeError(f"torch.fx can't trace a {type(self).__name__}: {_REVERT}")
         if not self.training:
             return super().forward(input)
         if not torch.compiler.is_compiling():
@@ -77,13 +124,13 @@ class SubBatchNorm(_BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if self.ranks > 1:
-            out, mean, var = normalise_together(input, self.weight, self.bias, self.eps, self.ranks)
-            self._track(mean, var)
+            out, mean, var, count = normalise_together(input, self.weight, self.bias, self.eps, self.ranks)
+            self._track(mean, var, count)
             return out
-        batch = input.shape[0]
-        # Every sub-batch needs two values per channel to have a variance.
-        splits = min(self.splits, batch if math.prod(input.shape[2:]) > 1 else batch // 2)
-        if splits <= 1:
+        batch, cells = input.shape[0], math.prod(input.shape[2:])
+        # Every sub-batch needs two values per channel to have a variance; of maps without a cell there are none.
+        splits = min(self.splits, batch if cells > 1 else batch // 2)
+        if splits <= 1 or not cells:
             return super().forward(input)
         if batch % splits == 0 and input.is_contiguous():
             return self._folded(input, splits)
@@ -96,6 +143,13 @@ class SubBatchNorm(_BatchNorm):
                 f"a batch norm sees {batch} clips, and the step has {self.clips}: train each mini-batch of the "
                 "schedule whole, in one forward; to accumulate gradients make the schedule for more processes and "
                 "pass accumulate= to the loader, and start one process for each GPU instead of DataParallel"
+            )
+        if not self.clips and self.__dict__.get("_trained_in_steps") and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"a {type(self).__name__} runs again in a backward() outside of sub_batches, where its step is no "
+                "longer known: with activation checkpointing call backward() inside of sub_batches(model, step); a "
+                "LightningModule does that in its own backward (docs/torch.md, Lightning). To train without a "
+                "schedule, SubBatchNorm.revert(model)"
             )
         if not self.clips and self.splits == 1 and self.__dict__.get("_converted") and torch.is_grad_enabled():
             del self.__dict__["_converted"]
@@ -114,10 +168,10 @@ class SubBatchNorm(_BatchNorm):
         # With momentum 1 the "running" statistics are the batch's own.
         mean, var = self._blank(x, channels), self._blank(x, channels)
         folded = x.view(x.shape[0] // splits, channels, *x.shape[2:])
-        out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).view(x.shape)
+        out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps)
         spread, centre = torch.var_mean(mean.view(splits, -1), 0, correction=0)
         self._track(centre, var.view(splits, -1).mean(0).add_(spread))
-        return out
+        return out.reshape(x.shape)  # a view, but under vmap
 
     def _one_by_one(self, x: Tensor, splits: int) -> Tensor:
         """Normalise runs of clips, which keeps any memory format; each weighs by its clips in the statistics."""
@@ -133,15 +187,19 @@ class SubBatchNorm(_BatchNorm):
         return out
 
     def _blank(self, x: Tensor, channels: int) -> Tensor:
-        if self.running_mean is None:
-            return x.new_zeros(channels, dtype=torch.promote_types(x.dtype, torch.float32))
-        return self.running_mean.new_zeros(channels)
+        """Return zeros to take statistics, of the precision that torch wants beside these weights."""
+        if self.running_mean is not None:
+            return self.running_mean.new_zeros(channels)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        return x.new_zeros(channels, dtype=exact if self.weight is None else self.weight.dtype)
 
-    def _track(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running statistics towards those of the whole batch, as torch's batch norm does."""
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor | None = None) -> None:
+        """Move the running statistics towards those of the whole batch, where it had values, as torch does."""
         running_mean, running_var = self.running_mean, self.running_var
         if not self.track_running_stats or running_mean is None or running_var is None:
             return
+        if count is not None:
+            mean, var = torch.where(count > 0, mean, running_mean), torch.where(count > 0, var, running_var)
         rate = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -205,6 +263,10 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     plain = nn.BatchNorm3d
 
 
+def _is_traced(input: object) -> bool:
+    return isinstance(input, fx.Proxy)
+
+
 @contextmanager
 def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -> Iterator[int]:
     """Give these layers the splits of a step for the ``with``; `sub_batches` is this, and what it checks."""
@@ -232,7 +294,21 @@ def norms_of(model: nn.Module) -> list[SubBatchNorm]:
     return found
 
 
-def has_plain_norm(model: nn.Module) -> bool:
-    """Return whether `convert` would find a batch norm in the model."""
-    plain = {ours.plain for ours in SubBatchNorm._concrete()}
-    return any(type(module) in plain for module in model.modules())
+def check_converted(model: nn.Module, norms: list[SubBatchNorm]) -> None:
+    """Refuse a model whose batch norms nobody has converted, and warn, once, of those that nobody was told of.
+
+    The layers note that they train in steps: a checkpoint that runs again outside of them is no longer theirs.
+    """
+    found = unconverted(model, SubBatchNorm)
+    plain = tuple(ours.plain for ours in SubBatchNorm._concrete())
+    if not norms and any(type(module) in plain for module in found.values()):
+        raise ValueError(
+            f"model ({type(model).__name__}) has batch norms and none of them is a SubBatchNorm; call "
+            "SubBatchNorm.convert(model) once after building it"
+        )
+    leave_out(found)
+    for norm in norms:
+        vars(norm)["_trained_in_steps"] = True
+
+
+as_torch_fuses({ours.plain: ours for ours in SubBatchNorm._concrete()}, SubBatchNorm.revert)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from pymultigrid import Shape
 from pymultigrid._sample import Sample
 from pymultigrid.torch._decoded import DecodedClips
+from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._resample import resample
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
     paths
         The video files.
     labels
-        One for each, handed on as it is.
+        One for each, handed on as it is: a list, an array, a column of a table, taken by position.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
@@ -79,7 +80,8 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
         No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
         video shorter than the clip. The file is named.
     TypeError
-        An index is no `Sample`, a sampling option has no such name, or `dtype` is none of torch's that clips can have.
+        The labels have no order, a sampling option has no such name, or `dtype` is none of torch's that clips can have;
+        on reading, an index is no `Sample`.
 
     Notes
     -----
@@ -157,9 +159,13 @@ class VideoDataset(Dataset[tuple[Clips, Any]]):
 
     def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         """Return the items of a batch, as a DataLoader asks for them: every video is read once for all its clips."""
-        if type(self).__getitem__ is not VideoDataset.__getitem__:
-            return [self[sample] for sample in samples]  # a subclass has its own
-        return self._read(samples)
+        if type(self).__getitem__ is VideoDataset.__getitem__:
+            return self._read(samples)
+        items = []
+        for sample in samples:  # a subclass has its own, and random numbers in it
+            with drawn_from(sample.own_seed):
+                items.append(self[sample])
+        return items
 
     def _read(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
         for sample in samples:

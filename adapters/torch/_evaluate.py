@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
+import math
 import reprlib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,24 +14,39 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Subset
 
+from pymultigrid import _arguments
 from pymultigrid.torch._dataset import VideoViews
+from pymultigrid.torch._kinds import check_model
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation:
-    """What `evaluate` found: a row of scores for each video, in the order of the data set, on the CPU."""
+    """What `evaluate` found: a row of scores for each video, in the order of the data set, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        A label is none of the classes, or there are not as many labels as rows of scores.
+    TypeError
+        The labels are no whole numbers, or the scores no videos x classes.
+    """
 
     scores: Tensor
     """videos x classes."""
     labels: Tensor
     """videos."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.scores, Tensor) or self.scores.dim() != 2:
+            raise TypeError(f"scores ({reprlib.repr(self.scores)}) must be a tensor, videos x classes")
+        _classes(self.labels, self.scores)
+
     def __repr__(self) -> str:
         videos, classes = self.scores.shape
         return f"Evaluation(videos={videos}, classes={classes}, accuracy={self.accuracy():.3f})"
 
     def accuracy(self, k: int = 1) -> float:
-        """Return the share of videos whose label is among the `k` highest scores, in [0, 1].
+        """Return the share of videos whose label is among the `k` highest scores, in [0, 1]; NaN where a score is.
 
         >>> import torch
         >>> from pymultigrid.torch import Evaluation
@@ -41,8 +57,10 @@ class Evaluation:
         (0.5, 1.0)
         """
         classes = self.scores.shape[1]
-        if not 1 <= operator.index(k) <= classes:
+        if not 1 <= _arguments.whole("k", k) <= classes:
             raise ValueError(f"k ({k}) must lie in [1, {classes}]: the scores are of {classes} classes")
+        if self.scores.isnan().any():
+            return math.nan  # topk takes NaN for the highest score: it would be the share of the first classes
         hits = self.scores.topk(k, dim=1).indices == self.labels[:, None]
         return hits.any(1).double().mean().item()
 
@@ -102,21 +120,28 @@ def evaluate(
     Raises
     ------
     ValueError
-        `average` is another word, `batch_size` is below 1, the model does not give B x classes, or the ranks were given
-        other numbers of videos or views.
+        `average` is another word, `batch_size` is below 1, the model does not give B x classes, a label is none of its
+        classes, or the ranks were given other numbers of videos or views.
     TypeError
         `views` is no `VideoViews`, or the labels are no whole numbers.
+
+    Warns
+    -----
+    RuntimeWarning
+        Scores are NaN, and so is the accuracy.
 
     Notes
     -----
     Source: Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition", section 4 (10 clips x 3 crops, softmax
     scores averaged).
     """
+    check_model(model)
+    _arguments.flag("progress", progress)
     if not isinstance(views, VideoViews):
         raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(shape) gives")
     if average not in ("softmax", "logits"):
         raise ValueError(f'average ({average!r}) must be "softmax" or "logits"')
-    clips = views.shape.b if batch_size is None else operator.index(batch_size)
+    clips = views.shape.b if batch_size is None else _arguments.whole("batch_size", batch_size)
     if clips < 1:
         raise ValueError(f"batch_size ({batch_size}) must be at least 1: the clips in one forward")
     rank, processes = _rank_and_processes()
@@ -132,18 +157,26 @@ def evaluate(
     loader = DataLoader(
         Subset(views, share),
         batch_size=max(1, clips // (views.clips * views.crops)),
-        num_workers=num_workers,
+        num_workers=_arguments.whole("num_workers", num_workers),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the loader's seed is not drawn from the generator of the training
     )
     rows, answers = [], []
     with _evaluating(model), torch.no_grad():
         for batch, labels in _bar(loader, progress and rank == 0):
-            answers.append(_whole_numbers(labels))
             videos = batch.to(device, non_blocking=True)  # B x N x C x T x H x W
             scores = torch.cat([_scores(model, part, average) for part in videos.flatten(0, 1).split(clips)])
             rows.append(scores.unflatten(0, videos.shape[:2]).mean(1))
-    every = (_gathered(torch.cat(part).to(device), processes)[: len(views)] for part in (rows, answers))
+            answers.append(_classes(labels, rows[-1]))
+    every = [_gathered(torch.cat(part).to(device), processes)[: len(views)] for part in (rows, answers)]
+    wrong = int(every[0].isnan().any(1).sum())
+    if wrong:
+        warnings.warn(
+            f"the model's scores are NaN for {wrong} of {len(views)} videos, and so is the accuracy: training has "
+            "diverged, or half precision overflows",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return Evaluation(*every)
 
 
@@ -168,11 +201,21 @@ def _scores(model: nn.Module, clips: Tensor, average: str) -> Tensor:
     return logits.float().softmax(1) if average == "softmax" else logits.float()
 
 
-def _whole_numbers(labels: Any) -> Tensor:
+def _classes(labels: Any, scores: Tensor) -> Tensor:
+    """Return `labels` where each is one of the classes that `scores` has."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
         raise TypeError(
             f"labels ({reprlib.repr(labels)}) must be whole numbers, one for each video; for others write the loop "
             "over dataset.evaluation(shape) yourself"
+        )
+    videos, classes = scores.shape
+    if len(labels) != videos:
+        raise ValueError(f"labels has {len(labels)} videos, and scores has {videos}; give one row for each label")
+    beyond = labels[(labels < 0) | (labels >= classes)]
+    if len(beyond):
+        raise ValueError(
+            f"label {int(beyond[0])} is none of the model's {classes} classes, 0 to {classes - 1}: number the classes "
+            "from 0, as VideoDataset.from_folder does, or give the model as many as there are"
         )
     return labels
 

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
 
 from torch import Tensor, nn
+
+from pymultigrid.torch._kinds import check_model
+
+# What to do about an error, by its words. The first that fits; the last speaks of sizes, and fits no TypeError.
+_ADVICE = (
+    (
+        r"to have \d+ channels, but got|running_mean should contain|channel dimension",
+        "the layer takes another number of channels. Clips are B x C x T x H x W; a model of B x T x C x H x W takes "
+        "clips.transpose(1, 2). In preflight channels= is their number, and loss= calls the model",
+    ),
+    (
+        r"should be the same|same dtype|scalar type",
+        "clips and weights are of different dtypes: use torch.autocast, or clips of the weights' dtype; in preflight "
+        "dtype= is theirs, and autocast belongs in loss=",
+    ),
+    (
+        r"\dD input|\(unbatched\)",
+        "the layer takes inputs of another number of axes. Clips are B x C x T x H x W; a model of images takes "
+        "clips.transpose(1, 2).flatten(0, 1), and in preflight that belongs in loss=",
+    ),
+    (r"same device", "move model and clips to one device"),
+    (
+        r"argument",
+        "the model is called in another way than model(clips): in preflight loss= calls it, with all its inputs",
+    ),
+)
+_SIZES = (
+    "fit position embeddings with PositionEmbeddings, keep sizes that the model's strides divide with multiple_of= and "
+    "frames_multiple_of= of the schedule, or take milder factors (plan=Cycles(long=, short=))"
+)
 
 
 @contextmanager
@@ -33,17 +64,22 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     ValueError
         A layer failed; the layer's own error is its cause.
     """
+    check_model(model)
     try:
         yield
     except Exception as error:
         failed = None if out_of_memory(error) else _innermost(model, error)
         if failed is None:
             raise
-        raise ValueError(
-            f"model ({type(model).__name__}){failed}: {error}; fit position embeddings with PositionEmbeddings, keep "
-            "sizes that the model's strides divide with multiple_of= and frames_multiple_of= of the schedule, or take "
-            "milder factors (plan=Cycles(long=, short=))"
-        ) from error
+        told = [f"model ({type(model).__name__}){failed}: {error}", _advice(error)]
+        raise ValueError("; ".join(filter(None, told))) from error
+
+
+def _advice(error: Exception) -> str:
+    for words, advice in _ADVICE:
+        if re.search(words, str(error)):
+            return advice
+    return _SIZES if isinstance(error, (RuntimeError, ValueError, IndexError, AssertionError)) else ""
 
 
 def out_of_memory(error: Exception) -> bool:

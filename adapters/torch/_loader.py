@@ -6,12 +6,15 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, default_collate
 
-from pymultigrid import Schedule, Step
+from pymultigrid import Schedule, Step, _arguments
 from pymultigrid._sample import Batch, Sample
 from pymultigrid.torch._agreement import disagreement
+from pymultigrid.torch._dataset import VideoDataset
+from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._sampler import BatchSampler
+from pymultigrid.torch._states import check_state, of_one_process
 from pymultigrid.torch._stream import StreamDataset
 
 # What the schedule decides, and a DataLoader would decide otherwise.
@@ -107,6 +110,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         self._settings: dict[str, Any] = {"seed": seed, "rank": rank, "accumulate": accumulate}
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({reprlib.repr(schedule)}) must be a pymultigrid.Schedule")
+        _arguments.function("collate_fn", collate_fn)
         if read is None:
             _check_dataset(dataset)
             self._settings |= {"repeats": repeats, "weights": weights}
@@ -120,7 +124,10 @@ class Loader(Iterable[tuple[Step, Any]]):
         self.schedule = schedule
         self._dataloader = self._loading(schedule)
         if read is None:
-            _check_length(dataset, schedule)
+            check_length(dataset, schedule)
+            if rank is None:
+                sampler: Any = self._dataloader.batch_sampler
+                sampler.shares.agree({"a list of videos of checksum": _checksum(dataset)})
         self._start = self._next = schedule.start
         self._resuming = False
 
@@ -158,7 +165,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         The batch that the loop holds counts as trained. With `accumulate`, save after a step's last micro-batch: the
         gradients of the others are in no checkpoint.
         """
-        return {"step": self._next, "seed": self._settings["seed"], "schedule": _of_one_process(self.schedule)}
+        return {"step": self._next, "seed": self._settings["seed"], "schedule": of_one_process(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let the next loop begin where the loop that was saved was; on another number of processes, too.
@@ -168,20 +175,13 @@ class Loader(Iterable[tuple[Step, Any]]):
         ValueError
             The state is of another schedule or seed, or of a step that is not in the schedule here.
         """
+        check_state(state_dict, "Loader", ("step", "seed"), self.schedule)
         step = state_dict["step"]
         if state_dict["seed"] != self._settings["seed"]:
             raise ValueError(
                 f"the state is of seed {state_dict['seed']}, the loader here has {self._settings['seed']}: the videos "
                 "would come in another order; build it with the same seed"
             )
-        mine, theirs = _of_one_process(self.schedule), state_dict["schedule"]
-        for name in mine:
-            if mine[name] != theirs.get(name):
-                raise ValueError(
-                    f"the state is of a schedule whose {name} is {reprlib.repr(theirs.get(name))}, here it is "
-                    f"{reprlib.repr(mine[name])}; build the same one, from the checkpoint's Schedule.from_dict if you "
-                    "keep it there"
-                )
         if not self.schedule.start <= step <= self.schedule.stop:
             raise ValueError(
                 f"the state is at step {step}, the schedule here has the steps {self.schedule.start} to "
@@ -211,9 +211,33 @@ class _Paired(Dataset[Any]):
     def __getitem__(self, sample: Sample) -> Any:
         return self.dataset[sample]
 
-    def __getitems__(self, batch: Batch) -> tuple[Step, list[Any]]:
+    def __getitems__(self, batch: Batch) -> tuple[Sample, list[Any]]:
+        try:
+            return batch[0], self._read(batch)
+        except (AttributeError, LookupError, TypeError) as error:
+            # In the words of whoever took the sample for a number; Python 3.10 has no notes.
+            getattr(error, "add_note", lambda _: None)(_NO_PLAIN_NUMBER)
+            raise
+
+    def _one(self, sample: Sample) -> Any:
+        with drawn_from(sample.own_seed):
+            return self.dataset[sample]
+
+    def _read(self, batch: Batch) -> list[Any]:
         together = getattr(self.dataset, "__getitems__", None)
-        return batch[0].step, together(batch) if together else [self.dataset[sample] for sample in batch]
+        if together is None:
+            return [self._one(sample) for sample in batch]
+        with drawn_from(batch[0].own_seed):
+            items: list[Any] = together(batch)
+            return items
+
+
+_NO_PLAIN_NUMBER = (
+    "The loader asked the data set for a pymultigrid.torch.Sample: sample.index is the number of the video, "
+    "sample.grid(extent) where to read it. What hands on a number alone (Subset, random_split, Hugging Face data sets, "
+    "iloc) loses the grid: take dataset.subset(indices) of a VideoDataset, or write a data set whose "
+    "__getitem__(sample) reads item sample.index on sample.grid(extent)."
+)
 
 
 class _PairedCollate:
@@ -222,9 +246,10 @@ class _PairedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, pair: tuple[Step, list[Any]]) -> tuple[Step, Any]:
-        step, items = pair
-        return step, self.collate(items)
+    def __call__(self, pair: tuple[Sample, list[Any]]) -> tuple[Step, Any]:
+        first, items = pair
+        with drawn_from(first.own_seed ^ 1):
+            return first.step, self.collate(items)
 
 
 class _PairedStream(IterableDataset[Any]):
@@ -240,11 +265,6 @@ class _PairedStream(IterableDataset[Any]):
         return self.stream.pairs()
 
 
-def _of_one_process(schedule: Schedule) -> dict[str, Any]:
-    """Return the whole schedule as it is on any number of processes."""
-    return schedule.whole.with_processes(1).to_dict()
-
-
 def _check_dataset(dataset: Any) -> None:
     if isinstance(dataset, (IterableDataset, DataLoader, Loader)) or not hasattr(dataset, "__getitem__"):
         raise TypeError(
@@ -253,12 +273,21 @@ def _check_dataset(dataset: Any) -> None:
         )
 
 
-def _check_length(dataset: Any, schedule: Schedule) -> None:
+def check_length(dataset: Any, schedule: Schedule) -> None:
+    """Refuse a data set whose length is not the schedule's."""
+    schedule.sample(0, seed=0)  # refuses a schedule that does not know its videos
     if hasattr(dataset, "__len__") and len(dataset) != schedule.samples:
         raise ValueError(
             f"the data set has {len(dataset)} videos and the schedule was made for samples={schedule.samples}: some "
             "would never be read, or ones that are not there; make the schedule with samples=len(dataset)"
         )
+
+
+def _checksum(dataset: Any) -> Any:
+    """Return what tells one list of videos and labels from another; None where the data set has no such list."""
+    if isinstance(dataset, VideoDataset):
+        return dataset.files.checksum()
+    return [_checksum(part) for part in dataset.datasets] if isinstance(dataset, ConcatDataset) else None
 
 
 def _compare(batch: Any, step: Step) -> None:

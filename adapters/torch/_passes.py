@@ -67,7 +67,10 @@ class Passes:
         return seconds * shape.b / max(1, clips), clips
 
     def feature_maps(self, shape: Shape, step: Step) -> dict[str, tuple[Extents, Extents]]:
-        """Return the extents of each convolution's smallest input and output, from a forward pass of two clips."""
+        """Return the extents of each convolution's smallest input and output, from a forward pass of two clips.
+
+        Those inside of an attention make its queries and keys, not the network's maps; they are left out.
+        """
         smallest: dict[str, tuple[Extents, Extents]] = {}
 
         def watch(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
@@ -78,10 +81,11 @@ class Passes:
 
             return hook
 
+        inside = {id(m) for a in self.model.modules() if "attention" in type(a).__name__.lower() for m in a.modules()}
         hooks = [
             module.register_forward_hook(watch(name), with_kwargs=True)
             for name, module in self.model.named_modules()
-            if isinstance(module, (nn.Conv2d, nn.Conv3d))
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)) and id(module) not in inside
         ]
         try:
             with torch.no_grad(), _as_written(self.model), self._naming(shape), self.at(step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pymultigrid import Shape, Step
+from pymultigrid._patches import cut_off
+from pymultigrid.torch._kinds import check_model
+from pymultigrid.torch._stored_sizes import stored_sizes
 
 # A class token, and at most one more (distillation), come before the cells and stay as they are.
 _MOST_TOKENS = 2
@@ -55,8 +59,10 @@ class PositionEmbeddings:
     every vector of the full table has a part in the step and a gradient; in two axes it is
     ``F.interpolate(mode="bilinear", antialias=True)``.
 
-    Sizes that a model compares with or divides by follow too: ``image_size``, ``img_size`` and ``num_frames`` of its
-    modules and their ``config``, where they are those of the full shape.
+    Sizes that a model was built for and computes with follow too, where they are those of the full shape: attributes of
+    its modules and their ``config`` named ``image_size``, ``img_size``, ``crop_size``, ``num_frames`` or
+    ``frames_per_clip`` in pixels and frames, ``grid_size``, ``grid_depth``, ``spatial_size``, ``temporal_size`` and the
+    like in patches, and ``num_patches``. They are all that a model of rotary or relative positions has.
 
     Parameters
     ----------
@@ -72,10 +78,15 @@ class PositionEmbeddings:
     Raises
     ------
     ValueError
-        The model has no table, one in `tables` is missing or has another number of cells, or a step is smaller than a
-        patch.
+        The model has neither table nor such size, a table in `tables` is missing or has another number of cells, or a
+        step is smaller than a patch.
     TypeError
         `full` is no Shape, `patch` holds no whole numbers, or a step is no Step.
+
+    Warns
+    -----
+    RuntimeWarning
+        A step's sizes are not whole patches: the rest of each clip is cut off.
 
     Notes
     -----
@@ -88,17 +99,21 @@ class PositionEmbeddings:
     ) -> None:
         if not isinstance(full, Shape):
             raise TypeError(f"full ({type(full).__name__}) must be a Shape; pass schedule.shape")
+        check_model(model)
+        if not isinstance(tables, (Mapping, type(None))):
+            raise TypeError(f'tables ({tables!r}) must map names to axes, as {{"encoder.pos": "thw"}} does')
         self._patch = _patch(patch)
         self._cells = _per_axis(full, self._patch)
         self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))
-        if not self._tables:
+        self._sizes = list(stored_sizes(model, _per_axis(full), self._cells))
+        if not self._tables and not self._sizes:
             raise ValueError(
                 f"model ({type(model).__name__}) has no position embeddings of {_drawn('thw', self._cells)} cells, nor "
-                f"of their h x w or t; check full ({full}) and patch {self._patch}, name the tensors in tables=, and "
-                "leave this out for a model without any"
+                f"of their h x w or t, and keeps no such sizes; check full ({full}) and patch {self._patch}, name the "
+                "tensors in tables=, and leave this out for a model that computes positions from its input's shape"
             )
-        self._sizes = list(_sizes(model, _per_axis(full)))
         self._inside = False
+        self._told: set[tuple[int, ...]] = set()
 
     def __repr__(self) -> str:
         tables = [f"{table.name}: {_drawn(table.axes, self._cells)}" for table in self._tables]
@@ -117,16 +132,26 @@ class PositionEmbeddings:
                 f"step.shape ({step.shape}) is smaller than a patch of {self._patch}; keep whole patches with "
                 "multiple_of= and frames_multiple_of= of the schedule"
             )
+        self._tell_of_a_cut(step.shape)
         with ExitStack() as undo:
             self._inside = True
             undo.callback(setattr, self, "_inside", False)
             for size in self._sizes:
                 undo.callback(setattr, size.owner, size.attribute, getattr(size.owner, size.attribute))
-                setattr(size.owner, size.attribute, size.at(_per_axis(step.shape)))
+                setattr(size.owner, size.attribute, size.at(_per_axis(step.shape), cells))
             if cells != self._cells:
                 for table in self._tables:
                     table.fit(self._cells, cells, undo)
             yield
+
+    def _tell_of_a_cut(self, shape: Shape) -> None:
+        """Warn, once a size, of a step that is not whole patches."""
+        size = tuple(shape)[1:]
+        if size not in self._told:
+            self._told.add(size)
+            text = cut_off([shape], self._patch)
+            if text:
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def _patch(patch: tuple[int, int, int]) -> tuple[int, ...]:
@@ -153,11 +178,13 @@ class _Table:
         kept: list[Tensor] = []
 
         def before(module: nn.Module, _: Any) -> None:
+            if module is not self.owner:
+                return  # a copy that was made inside of the step
             kept.append(getattr(module, attribute))
             _put(module, attribute, self._interpolated(kept[-1], full, cells))
 
         def after(module: nn.Module, *_: Any) -> None:
-            if kept:
+            if kept and module is self.owner:
                 _put(module, attribute, kept.pop())
 
         undo.callback(self.owner.register_forward_pre_hook(before).remove)
@@ -182,25 +209,6 @@ def _weights(before: int, after: int, like: Tensor) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
-@dataclass(frozen=True)
-class _Size:
-    name: str
-    owner: Any
-    attribute: str
-
-    def fits(self, full: dict[str, int]) -> bool:
-        value = getattr(self.owner, self.attribute, None)
-        if isinstance(value, int):
-            return value == full["t"] if self.attribute == "num_frames" else value == full["h"] == full["w"]
-        return isinstance(value, (tuple, list)) and tuple(value) == (full["h"], full["w"])
-
-    def at(self, sizes: dict[str, int]) -> Any:
-        value = getattr(self.owner, self.attribute)
-        if self.attribute == "num_frames":
-            return sizes["t"]
-        return sizes["h"] if isinstance(value, int) else type(value)((sizes["h"], sizes["w"]))
-
-
 def _per_axis(shape: Shape, patch: tuple[int, ...] = (1, 1, 1)) -> dict[str, int]:
     return {axis: size // part for axis, size, part in zip("thw", tuple(shape)[1:], patch, strict=True)}
 
@@ -222,9 +230,11 @@ def _found(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
         for attribute, tensor in {**module.__dict__, **module._parameters, **module._buffers}.items():
             if not isinstance(tensor, Tensor):
                 continue
-            if re.search("(time|temporal).*emb|temporal.*pos|pos.*temporal", attribute):
+            # An embedding's table is its weight: what it is for is said by its own name.
+            label = path.rpartition(".")[2] if isinstance(module, nn.Embedding) else attribute
+            if re.search("(time|temporal).*emb|temporal.*pos|pos.*temporal", label):
                 choices = ["t"]
-            elif re.search("pos|spatial.*emb", attribute):
+            elif re.search("pos|spatial.*emb", label):
                 choices = ["thw", "hw"]
             else:
                 continue
@@ -255,13 +265,40 @@ def _named(model: nn.Module, cells: dict[str, int], tables: Mapping[str, str]) -
         yield _Table(name, owner, axes)
 
 
-def _sizes(model: nn.Module, full: dict[str, int]) -> Iterator[_Size]:
-    seen = set()
+def fixed_positions(model: nn.Module, full: Shape) -> list[str]:
+    """Return what a model keeps of the full shape's patches, tables and sizes, for the patches its layers tell of."""
+    found: dict[str, None] = {}
+    for patch in _patches_of(model):
+        cells = _per_axis(full, patch)
+        if min(cells.values()) and cells["h"] * cells["w"] > 1:
+            tables = (*_found(model, cells), *_unnamed(model, cells))
+            sizes = [size.name for size in stored_sizes(model, _per_axis(full), cells) if size.unit == "cells"]
+            found |= dict.fromkeys([*(table.name for table in tables), *sizes])
+    return list(found)
+
+
+def _patches_of(model: nn.Module) -> set[tuple[int, ...]]:
+    """Return the patches that a model may cut its clips into: strides of convolutions, and sizes so named."""
+    patches: set[tuple[int, ...]] = set()
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            patches.add((1, *module.stride)[-3:])
+        for owner in (module, module.__dict__.get("config")):
+            frames, size = (_numbers(getattr(owner, name, None)) for name in ("tubelet_size", "patch_size"))
+            size = size * 2 if len(size) == 1 else size
+            patches |= {patch for patch in (frames, size, (*(frames or (1,)), *size)) if len(patch) == 3}
+    return {patch for patch in patches if min(patch) > 0 and max(patch) > 1}
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return tuple(values) if all(isinstance(number, int) for number in values) else ()
+
+
+def _unnamed(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
+    """Give the parameters with as many rows as the full shape has patches, of a model's own classes, by any name."""
     for path, module in model.named_modules():
-        config = module.__dict__.get("config")
-        for prefix, owner in ((path, module), (f"{path}.config", config)):
-            for attribute in ("image_size", "img_size", "num_frames"):
-                size = _Size(f"{prefix}.{attribute}".lstrip("."), owner, attribute)
-                if size.fits(full) and (id(owner), attribute) not in seen:
-                    seen.add((id(owner), attribute))
-                    yield size
+        if not type(module).__module__.startswith("torch.nn."):
+            for attribute, tensor in module._parameters.items():
+                if tensor is not None and any(_holds(tensor, axes, cells) for axes in ("thw", "hw")):
+                    yield _Table(f"{path}.{attribute}".lstrip("."), module, "thw")

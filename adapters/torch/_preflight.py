@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-import random
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, mini_batch
+from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
 from pymultigrid._report import uses
+from pymultigrid.torch._batch_norm import check_converted, norms_of
+from pymultigrid.torch._kinds import check_model
+from pymultigrid.torch._loader import check_length
 from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._position_embeddings import fixed_positions
 from pymultigrid.torch._resample import torch_dtype
+from pymultigrid.torch._snapshot import as_it_was
 
 _READ = 4  # clips that are read to time a data set
+
+Patch = tuple[int, int, int]
+_Memory = tuple[float, float, int]
 
 
 def preflight(
@@ -38,14 +43,16 @@ def preflight(
 ) -> Report:
     """Run forward and backward at every shape of a schedule before training, and report time, memory and what is wrong.
 
-    The mini-batches are random clips on the model's device, the largest first. The model is left as it was: parameters,
-    gradients, buffers (running statistics), training mode and counters of its modules, and the random state of torch,
-    NumPy and Python. A compiled model has been compiled for each shape then, and cuDNN has seen them.
+    The mini-batches are random clips on the model's device, the largest first. The model is left as it was, to the bit,
+    also one that changes itself in its forward: parameters, gradients, buffers (running statistics), attributes and
+    hooks of its modules, and the random state of torch, NumPy and Python. Hooks that step an optimizer inside of
+    backward are off meanwhile. A compiled model has been compiled for each shape then, and cuDNN has seen them.
 
     >>> import torch
     >>> from pymultigrid import Cycles, Schedule, Shape
-    >>> from pymultigrid.torch import preflight
+    >>> from pymultigrid.torch import SubBatchNorm, preflight
     >>> model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, padding=1), torch.nn.BatchNorm3d(4))
+    >>> model = SubBatchNorm.convert(model)
     >>> schedule = Schedule(Shape(2, 4, 16, 16), samples=100, epochs=10, plan=Cycles(short=None))
     >>> report = preflight(model, schedule, repeats=1, progress=False)
     >>> row = report[schedule.shape]
@@ -77,14 +84,17 @@ def preflight(
     Warns
     -----
     RuntimeWarning
-        A shape does not fit the memory, the network is too coarse for it, or it will not be compiled.
+        A shape does not fit the memory, the network is too coarse for it, it is not whole patches, or it will not be
+        compiled; the model keeps positions of the full shape's patches and `at` was not given; or batch norms are not
+        converted.
 
     Raises
     ------
     TypeError
         `schedule` is no Schedule, `dtype` no torch dtype, or `dataset` a stream.
     ValueError
-        `repeats` is below 1.
+        `repeats` is below 1, or the data set's length is not the schedule's ``samples``; or the model can't be left as
+        it was: it has lazy layers, or optimizers that torch has put into its backward.
     RuntimeError
         The model failed at a shape for another reason than memory.
 
@@ -101,71 +111,59 @@ def preflight(
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
-    if repeats < 1:
+    check_model(model)
+    _arguments.flag("progress", progress)
+    for name, function in (("loss", loss), ("at", at)):
+        if function is not None:
+            _arguments.function(name, function)
+    _arguments.count("channels", channels)
+    if _arguments.whole("repeats", repeats) < 1:
         raise ValueError(f"repeats ({repeats}) must be at least 1: the passes that are timed")
     if isinstance(dataset, IterableDataset):
         raise TypeError(
             f"dataset ({type(dataset).__name__}) is a stream, which can't be asked for a clip; pass a VideoDataset of "
             "a few such files, or leave it out"
         )
+    if dataset is not None:
+        if not hasattr(dataset, "__getitem__") or isinstance(dataset, str):
+            raise TypeError(
+                f"dataset ({dataset!r}) must be a data set that is indexed by samples, as a VideoDataset is"
+            )
+        check_length(dataset, schedule)
     whole = schedule.whole
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
-    show = progress and passes.is_first
-    with _as_it_was(model, passes.device):
-        maps = _feature_maps({shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps})
-        memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
-        fits = {shape: clips for shape, (_, _, clips) in memory.items()}
-        times: dict[Shape, list[float]] = {shape: [] for shape in steps}
-        for shape in _bar("time", list(steps) * repeats, show):
-            seconds, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
-            times[shape].append(seconds)
+    iterations = {s: sum(k for stage in whole.stages for shape, _, k in uses(stage) if shape == s) for s in steps}
+    reads = [] if dataset is None else [shape for shape in steps if iterations[shape]]
+    with as_it_was(model, passes.device):
+        memory, times, maps, patch = _measured(passes, steps, repeats, progress and passes.is_first)
+        read = {shape: passes.most(_read_seconds(dataset, whole, steps[shape][0]))[0] for shape in reads}
     rows = []
     for shape, (_, size, _) in memory.items():
-        iterations = sum(count for stage in whole.stages for s, _, count in uses(stage) if s == shape)
-        read: float | None = None
-        if dataset is not None and iterations:
-            (read,) = passes.most(_read_seconds(dataset, whole, steps[shape][0]))
-        median = statistics.median(times[shape])
-        rows.append(ShapeCost(shape, iterations, median, size, fits[shape], maps[shape], read))
+        seconds, fits = times[shape]
+        rows.append(ShapeCost(shape, iterations[shape], seconds, size, fits, maps[shape], read.get(shape)))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
     versions = sum(map(len, steps.values())) if passes.norms else len(steps)
-    report = Report(whole, passes.device_name, held, tuple(rows), _not_compiled(model, versions))
+    notes = (*_not_compiled(model, versions), *_not_fitted(model, whole.shape, list(steps), at), *_not_converted(model))
+    report = Report(whole, passes.device_name, held, tuple(rows), notes, patch)
     for text in report.warnings:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     return report
 
 
-@contextmanager
-def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """In training mode and with gradients of zero inside; everything as it was afterwards."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    # Training mode, splits, counters, whether DDP shares buffers at the next forward.
-    plain = [{name: v for name, v in vars(m).items() if isinstance(v, (bool, int, float, str))} for m in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [parameter.grad for parameter in parameters]
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002, the global one
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            if not model.training:
-                model.train()
-            for parameter in parameters:
-                # Between steps of a loop they are there, and in its peak.
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for module, attributes, own in zip(modules, plain, buffers, strict=True):
-            vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(own)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+def _measured(
+    passes: Passes, steps: dict[Shape, list[Step]], repeats: int, show: bool
+) -> tuple[dict[Shape, _Memory], dict[Shape, tuple[float, int]], dict[Shape, Extents | None], Patch | None]:
+    """Return each shape's `Passes.memory`, median seconds and clips that fitted, and feature map; and the patch."""
+    layers = {shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps}
+    memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+    fits = {shape: clips for shape, (_, _, clips) in memory.items()}
+    seconds: dict[Shape, list[float]] = {shape: [] for shape in steps}
+    for shape in _bar("time", list(steps) * repeats, show):
+        took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
+        seconds[shape].append(took)
+    times = {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}
+    return memory, times, _feature_maps(layers), _patch(passes.model, layers)
 
 
 def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
@@ -214,6 +212,46 @@ def _smallest(extents: list[Extents]) -> Extents | None:
         return None
     frames = [each[0] for each in extents if len(each) == 3]
     return (*([min(frames)] if frames else []), *min((each[-2:] for each in extents), key=math.prod))
+
+
+def _patch(model: nn.Module, found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> Patch | None:
+    """Return the patch of a network whose only convolutions cut the clips themselves, without an overlap."""
+    patches = set()
+    for shape, layers in found.items():
+        for name, (given, _) in layers.items():
+            conv: Any = model.get_submodule(name)
+            if given != tuple(shape)[-len(given) :] or conv.kernel_size != conv.stride or max(conv.stride) == 1:
+                return None
+            frames, rows, columns = (1, *conv.stride)[-3:]
+            patches.add((frames, rows, columns))
+    return patches.pop() if len(patches) == 1 else None
+
+
+def _not_fitted(model: nn.Module, full: Shape, shapes: list[Shape], at: At | None) -> tuple[str, ...]:
+    """Return what to say of positions of the full shape where nobody fits them to the steps."""
+    if at is not None or all(tuple(shape)[1:] == tuple(full)[1:] for shape in shapes):
+        return ()
+    names = fixed_positions(model, full)
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the model keeps positions of the full shape's patches ({', '.join(names[:3])}{more}), and at= was not given: "
+        "at other shapes a patch may take another's place, without an error. Pass at=PositionEmbeddings(model, "
+        "schedule.shape, patch=...).at, here and around each step; a model that fits them to its input itself needs "
+        "nothing",
+    )
+
+
+def _not_converted(model: nn.Module) -> tuple[str, ...]:
+    """Return what `sub_batches` will say of the model's batch norms."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check_converted(model, norms_of(model))
+    except ValueError as error:
+        return (str(error),)
+    return tuple(str(warning.message) for warning in caught)
 
 
 def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:

@@ -27,10 +27,13 @@ def sharing(ranks: int) -> int:
 
 def normalise_together(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, ranks: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x normalised with the statistics of about `ranks` processes, their mean and their unbiased variance."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return x normalised with the statistics of about `ranks` processes, these (mean, unbiased variance), their count.
+
+    A process may have no values, as a branch for regions where there are none; so may all.
+    """
     group = _groups[distributed.group.WORLD][ranks]
-    out: tuple[Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -58,24 +61,28 @@ class _Together(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # Half precision has too few digits for statistics.
         exact = x if x.dtype == torch.float64 else x.float()
-        var, mean = torch.var_mean(exact, [0, *range(2, x.dim())], correction=0)
+        if x.numel():
+            var, mean = torch.var_mean(exact, [0, *range(2, x.dim())], correction=0)
+        else:
+            var = mean = exact.new_zeros(x.shape[1])
         mine = torch.cat([mean, var, mean.new_full((1,), x.numel() // x.shape[1])])
         theirs = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
         distributed.all_gather(theirs, mine, group=group)
         means, variances, counts = torch.stack(theirs).split([len(mean), len(mean), 1], dim=1)
-        count = counts.sum()
+        all_values = counts.sum()
+        count = all_values.clamp(min=1)
         mean = (counts * means).sum(0) / count
         var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
         ctx.save_for_backward(x, weight, mean, var, count)
         ctx.eps, ctx.group = eps, group
-        unbiased = var * (count / (count - 1))
-        ctx.mark_non_differentiable(mean, unbiased)
+        unbiased = var * (count / (count - 1).clamp(min=1))
+        ctx.mark_non_differentiable(mean, unbiased, all_values)
         # A network that is all of half precision has such weights too.
         exact_weight, exact_bias = (p if p is None else p.to(mean.dtype) for p in (weight, bias))
-        return F.batch_norm(x, mean, var, exact_weight, exact_bias, False, 0.0, eps), mean, unbiased
+        return F.batch_norm(x, mean, var, exact_weight, exact_bias, False, 0.0, eps), mean, unbiased, all_values
 
     @staticmethod
     @once_differentiable

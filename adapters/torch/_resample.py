@@ -78,6 +78,8 @@ def resample(
     call is the operator ``pymultigrid::resample`` and its grids are constants of the graph: resample outside the
     compiled region where they change.
     """
+    if not isinstance(video, (Tensor, Sequence)):
+        raise TypeError(f"video is a {type(video).__name__}, not a torch.Tensor; pymultigrid.resample takes arrays")
     videos = [video] if isinstance(video, Tensor) else list(video)
     for i, tensor in enumerate(videos):
         name = "video" if isinstance(video, Tensor) else f"videos[{i}]"
@@ -141,8 +143,10 @@ def _check_memory(name: str, tensor: Tensor) -> None:
     # What torch keeps beside the memory that is read: a sign, and how much of the memory is still there.
     if tensor.is_neg() or tensor.is_conj():
         raise ValueError(f"{name} negates its memory when it is read, and resample reads it; pass {name}.resolve_neg()")
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    end = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    values = tensor.numel()
+    if not tensor.is_contiguous():  # a batch may be hundreds of videos, most of them whole
+        values = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + values) * tensor.element_size()
     if tensor.numel() and end > tensor.untyped_storage().nbytes():
         raise ValueError(
             f"{name} has no memory behind it: its storage was freed or made smaller, as FSDP does between uses; gather "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -47,7 +48,8 @@ class BatchSampler(Sampler[Any]):
     ...         assert batch.step == step
 
     Where torch.distributed gives the rank, all processes must build this, as with ``DistributedDataParallel``: they
-    compare their schedules and seeds.
+    compare their schedules, seeds, weights and repeats. (A `Loader` compares the lists of videos, too, and the data
+    set's length with the schedule's, which a sampler does not see.)
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ class BatchSampler(Sampler[Any]):
     ------
     ValueError
         An argument is out of its range, or torch.distributed runs another number of processes than the schedule;
-        or another process has another schedule or seed.
+        or another process has another schedule, seed, weights or repeats.
     RuntimeError
         The schedule is for several processes, `rank` is None and torch.distributed has not been initialised.
 
@@ -99,6 +101,25 @@ class BatchSampler(Sampler[Any]):
         self.repeats = _arguments.count("repeats", repeats)
         schedule.sample(0, seed=self.seed)  # refuses a schedule that does not know its videos
         self._rising = None if weights is None else _rising(weights, schedule.samples)
+        if rank is None:
+            digest = 0 if self._rising is None else zlib.crc32(self._rising.tobytes())
+            self.shares.agree({"repeats": self.repeats, "weights of checksum": digest})
+
+    @property
+    def drop_last(self) -> bool:
+        """Not there; asked for on several processes it is refused.
+
+        Accelerate's ``prepare`` and Lightning's ``use_distributed_sampler`` ask a sampler for it, to deal out the
+        batches of this one over the ranks: once more, since they are this rank's already.
+        """
+        if self.shares.processes > 1:
+            raise ValueError(
+                f"the batch sampler gives the batches of rank {self.rank} of {self.shares.processes} already, and a "
+                "framework is about to deal them out over the processes once more; do not prepare this data loader, or "
+                "use Loader(dataset, schedule), which accelerator.prepare leaves as it is (Lightning: "
+                "use_distributed_sampler=False)"
+            )
+        raise AttributeError("a BatchSampler has no drop_last: its batches are never short")
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -171,8 +192,19 @@ class Shares:
         self.accumulate = _arguments.count("accumulate", accumulate)
         self.rank = _rank(schedule.processes, rank, self.accumulate)
         self.seed = _arguments.seed(seed)
-        if rank is None and schedule.processes > self.accumulate:
-            _agree({"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()})
+        if rank is None:
+            settings = {"seed": self.seed, "accumulate": self.accumulate, **schedule.to_dict()}
+            self.agree({f"a schedule with {name}": value for name, value in settings.items()})
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a step."""
+        return self.schedule.processes // self.accumulate
+
+    def agree(self, mine: dict[str, Any]) -> None:
+        """Refuse what differs between the processes, where there are several: they would not share the same stream."""
+        if self.processes > 1:
+            _agree(mine)
 
     def __len__(self) -> int:
         return len(self.schedule) * self.accumulate
@@ -197,7 +229,10 @@ class Shares:
 
 def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
     """Return the running sum of the weights."""
-    array = np.asarray(weights, np.float64)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"weights ({reprlib.repr(weights)}) must be numbers, one for each video")
+    array = array.astype(np.float64)
     if array.shape != (samples,):
         raise ValueError(f"weights has the shape {array.shape}; pass one for each of the schedule's {samples} videos")
     wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
@@ -236,7 +271,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
 
 
 def _agree(mine: dict[str, Any]) -> None:
-    """Refuse, on every rank, ranks that are not on the same schedule: much later they would wait for each other."""
+    """Refuse, on every rank, ranks that do not have the same: much later they would wait for each other."""
     every: list[dict[str, Any]] = [{} for _ in range(distributed.get_world_size())]
     # Not over NCCL: objects go through the GPU that is current, which so early may be the first one for every rank.
     group = distributed.new_group(backend="gloo")
@@ -246,7 +281,6 @@ def _agree(mine: dict[str, Any]) -> None:
         for name, value in theirs.items():
             if value != every[0][name]:
                 raise ValueError(
-                    f"rank {rank} has a schedule with {name} {reprlib.repr(value)}, rank 0 one with "
-                    f"{reprlib.repr(every[0][name])}; build the same one on every rank: from the same list of videos, "
-                    "seed and checkpoint"
+                    f"rank {rank} has {name} {reprlib.repr(value)}, rank 0 has {reprlib.repr(every[0][name])}; build "
+                    "the same one on every rank: from the same list of videos, seed, weights and checkpoint"
                 )

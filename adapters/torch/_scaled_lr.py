@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import warnings
 import weakref
-from collections.abc import Sequence
-from itertools import count
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.weak import WeakIdKeyDictionary
 
 from pymultigrid import Schedule, Step
 from pymultigrid._clock import Clock
+from pymultigrid.torch._driving import announce, scaling
+from pymultigrid.torch._horizon import first_rates, off_the_clock
+from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
+from pymultigrid.torch._states import check_state, of_one_process
 
 
 class ScaledLR(LRScheduler):
@@ -44,8 +46,10 @@ class ScaledLR(LRScheduler):
     scheduler.
 
     Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) is left as it sets it. After the
-    last step the learning rate stays. A parameter group that is added later comes with the baseline's learning rate,
-    and is scaled from the next ``lr.step()`` on; schedulers with one function per group (LambdaLR) refuse it.
+    last step the learning rate stays. A parameter group that joins later comes by `add_param_group`; schedulers with
+    one function per group (LambdaLR) refuse it.
+
+    Nothing else may write the learning rate meanwhile: a warm-up is part of the scheduler (``SequentialLR``).
 
     For a function of the baseline's iteration there is ``torch.optim.lr_scheduler.LambdaLR(optimizer, function)``.
 
@@ -62,18 +66,26 @@ class ScaledLR(LRScheduler):
         The steps that will be trained, whole or a slice.
     per
         What a step of `scheduler` is for the baseline: an ``"iteration"`` or an ``"epoch"``.
+    steps
+        How many steps the trainer will make, where it counts them itself (``num_training_steps`` of Hugging Face's
+        Trainer, ``len(schedule) * self.trainer.max_epochs`` for Lightning's): more than the schedule has are refused.
 
     Raises
     ------
     TypeError
         `scheduler` is no torch scheduler, or is ReduceLROnPlateau, which follows a metric and has no clock.
     ValueError
-        `per` is another word, `scheduler` is scaled already, or a state belongs to a step outside the schedule.
+        `per` is another word, `scheduler` is scaled already, or `steps` are more than the schedule's; a state belongs
+        to another schedule, or to a step outside of this one.
+    RuntimeError
+        At the next step: something else has written the learning rate, or stepped `scheduler`; or the optimizer's state
+        was loaded before `scheduler` was built, and the state of this object was not.
 
     Warns
     -----
     RuntimeWarning
-        ``step()`` is called after the schedule's end, or the optimizer steps three times without it.
+        `scheduler` is made for another length than the baseline's; ``step()`` is called after the schedule's end, or
+        the optimizer steps three times without it.
 
     Notes
     -----
@@ -81,23 +93,42 @@ class ScaledLR(LRScheduler):
     """
 
     def __init__(
-        self, scheduler: LRScheduler, schedule: Schedule, *, per: Literal["iteration", "epoch"] = "iteration"
+        self,
+        scheduler: LRScheduler,
+        schedule: Schedule,
+        *,
+        per: Literal["iteration", "epoch"] = "iteration",
+        steps: float | None = None,
     ) -> None:
         _check(scheduler, schedule)
+        _check_steps(steps, schedule)
         self.scheduler = scheduler
         self.schedule = schedule
         self._clock = Clock(schedule, per=per)
+        self._per = per
         self._start = schedule[0].index
+        off = off_the_clock(scheduler, schedule, per)
+        if off:
+            warnings.warn(off, RuntimeWarning, stacklevel=2)
         # The scheduler's own record, not the groups: another scale may already be in those.
-        self._unscaled = _copies(scheduler.get_last_lr())
+        self._unscaled = copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
+        other = scaling(self._unscaled, scheduler.optimizer)
+        if other is not None:
+            rate = float(self._unscaled[0])
+            raise ValueError(
+                f"scheduler begins at {rate:g}, to which another ScaledLR has scaled the optimizer's rate by "
+                f"{other.current.lr_scale:g}, and it would be scaled once more; build the optimizer anew, or set the "
+                "baseline's rate in its groups before the scheduler is built"
+            )
+        self._loaded_too_early = self._rates_of_a_loaded_optimizer()
+        self._written: list[Mark] = []
         super().__init__(scheduler.optimizer, self._start - 1)
         self._updates, self._entered, mine = 0, -1, weakref.ref(self)
         # Accelerate's wrapper is an Optimizer without hooks, around one that has them.
         inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
         inner.register_step_post_hook(lambda *_: _updated(mine()))
-        self._number = next(_numbers)
-        _live.add(self)
+        announce(self)
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
@@ -108,8 +139,71 @@ class ScaledLR(LRScheduler):
                 RuntimeWarning,
                 stacklevel=2,
             )
+        if self._written:
+            self._check_rates()
         self._updates = 0
         super().step(epoch)
+        self._note()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group to the optimizer, whose ``"lr"`` is the baseline's, and scale it as the others.
+
+        A tenth of the present rate is ``{"params": ..., "lr": lr.scheduler.get_last_lr()[0] / 10}``.
+        """
+        self._check_rates()
+        self.optimizer.add_param_group(param_group)
+        group = self.optimizer.param_groups[-1]
+        self._unscaled += copies([group["lr"]])
+        write([group], [self._unscaled[-1] * self.current.lr_scale])
+        self._last_lr = copies([group["lr"] for group in self.optimizer.param_groups])
+        self._note()
+
+    def _note(self) -> None:
+        """Remember what was written, and where the scheduler inside is."""
+        self._written = marks(self.optimizer.param_groups)
+        self._inner = getattr(self.scheduler, "last_epoch", None)
+
+    def _check_rates(self) -> None:
+        """Refuse learning rates that something else has written."""
+        groups, scale = self.optimizer.param_groups, self.current.lr_scale
+        if self._loaded_too_early:
+            raise RuntimeError(self._loaded_too_early)
+        wrong = rewritten(groups, self._last_lr, self._written)
+        if wrong is not None:
+            found, wrote, own = (float(x) for x in (groups[wrong]["lr"], self._last_lr[wrong], self._unscaled[wrong]))
+            raise RuntimeError(
+                f"parameter group {wrong} has the learning rate {found:g}, and ScaledLR wrote {wrote:g} for step "
+                f"{self.last_epoch} ({own:g} of its scheduler x {scale:g}): something else writes it, a warm-up, a "
+                "finder or another scheduler. What shapes the rate belongs into the scheduler that ScaledLR gets "
+                "(SequentialLR, LambdaLR); step this one alone"
+            )
+        inner = getattr(self.scheduler, "last_epoch", None)
+        if inner != self._inner:
+            raise RuntimeError(
+                f"the scheduler inside is at its step {inner}, and ScaledLR left it at {self._inner}: something else "
+                "steps it or has loaded it, too; call lr.step() and lr.load_state_dict() alone"
+            )
+        if len(groups) > len(self._unscaled) and scale != 1:
+            number, rate = len(self._unscaled), float(groups[len(self._unscaled)]["lr"])
+            raise RuntimeError(
+                f"parameter group {number} joined the optimizer with the learning rate {rate:g} while rates are scaled "
+                f"by {scale:g}, and it may or may not be scaled, too; call lr.add_param_group(group) with the "
+                f'baseline\'s rate as its "lr": {rate:g}, or {rate / scale:g} if it was a share of the present one'
+            )
+
+    def _rates_of_a_loaded_optimizer(self) -> str:
+        """Return what is wrong with a fresh scheduler for a slice that took a checkpoint's rate for its first one."""
+        first = first_rates(self.scheduler)
+        if not self._start or self._scheduler_steps or first is None:
+            return ""
+        for found, want in zip(self._unscaled, first, strict=True):
+            if not math.isclose(found, want, rel_tol=1e-6):
+                return (
+                    f"the scheduler was built on an optimizer whose learning rate was {float(found):g}, that of a "
+                    f"checkpoint, and begins there; its own is {want:g}. Load the state of the ScaledLR too, or load "
+                    "the optimizer after the ScaledLR is built"
+                )
+        return ""
 
     @property
     def current(self) -> Step:
@@ -119,8 +213,8 @@ class ScaledLR(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """Advance the scheduler to this step's place on the baseline's clock and return its learning rates, scaled."""
         step = self.current
-        # A group that was added since comes with the baseline's learning rate.
-        self._unscaled += _copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
+        # A group that has joined while the scale was 1.
+        self._unscaled += copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
         self._advance(self._clock(step))
         return [lr * step.lr_scale for lr in self._unscaled]
 
@@ -133,7 +227,7 @@ class ScaledLR(LRScheduler):
         if target == self._scheduler_steps:
             return
         # Chainable schedulers read the groups: give them back what they left there.
-        _write(self.optimizer.param_groups, self._unscaled)
+        write(self.optimizer.param_groups, self._unscaled)
         # Going to where a run resumes is no step before optimizer.step(); a user's own is reported by our step().
         quiet = not getattr(self.optimizer, "_opt_called", False)
         if quiet:
@@ -147,7 +241,7 @@ class ScaledLR(LRScheduler):
         while self._scheduler_steps < target:
             self.scheduler.step()
             self._scheduler_steps += 1
-        self._unscaled = _copies(self.scheduler.get_last_lr())
+        self._unscaled = copies(self.scheduler.get_last_lr())
 
     def meet(self, step: Step) -> None:
         """Refuse a step at which the learning rate does not stand; `sub_batches` calls it."""
@@ -156,6 +250,7 @@ class ScaledLR(LRScheduler):
             self._go_past_a_skipped_step()
         elif behind:
             raise RuntimeError(self._apart(step))
+        self._check_rates()
         mine = self.current
         if (step.lr_scale, step.progress) != (mine.lr_scale, mine.progress):
             raise RuntimeError(
@@ -199,14 +294,37 @@ class ScaledLR(LRScheduler):
         """Return the state, plain numbers and the scheduler's own: ``torch.load(weights_only=True)`` takes it."""
         return {
             "last_epoch": self.last_epoch,
-            "base_lrs": _copies(self.base_lrs),
-            "unscaled": _copies(self._unscaled),
+            "base_lrs": copies(self.base_lrs),
+            "unscaled": copies(self._unscaled),
             "scheduler_steps": self._scheduler_steps,
             "scheduler": self.scheduler.state_dict(),
+            "kind": type(self.scheduler).__name__,
+            "per": self._per,
+            "schedule": of_one_process(self.schedule),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state of `state_dict` and write its learning rates to the optimizer."""
+        """Take up a state of `state_dict` and write its learning rates to the optimizer.
+
+        Raises
+        ------
+        ValueError
+            The state is of another schedule or scheduler, or of a step that is not in the schedule here.
+        """
+        names = ("last_epoch", "base_lrs", "unscaled", "scheduler_steps", "scheduler", "kind", "per")
+        check_state(state_dict, "ScaledLR", names, self.schedule)
+        for name, mine in (("kind", type(self.scheduler).__name__), ("per", self._per)):
+            if state_dict[name] != mine:
+                raise ValueError(
+                    f"the state is of a scheduler whose {name} is {state_dict[name]!r}, here it is {mine!r}; build the "
+                    "same one"
+                )
+        groups = len(self.optimizer.param_groups)
+        if len(state_dict["unscaled"]) != groups:
+            raise ValueError(
+                f"the state is of {len(state_dict['unscaled'])} parameter groups, the optimizer here has {groups}; add "
+                "those that joined later before loading"
+            )
         index, stop = state_dict["last_epoch"], self._start + len(self.schedule)
         if not self._start <= index <= stop:
             raise ValueError(
@@ -214,36 +332,14 @@ class ScaledLR(LRScheduler):
                 "pass the whole schedule, or the slice from that step on"
             )
         self.last_epoch = index
-        self.base_lrs = _copies(state_dict["base_lrs"])
-        self._unscaled = _copies(state_dict["unscaled"])
+        self.base_lrs = copies(state_dict["base_lrs"])
+        self._unscaled = copies(state_dict["unscaled"])
         self._scheduler_steps = state_dict["scheduler_steps"]
         self.scheduler.load_state_dict(state_dict["scheduler"])
         self._last_lr = [lr * self.current.lr_scale for lr in self._unscaled]
-        _write(self.optimizer.param_groups, self._last_lr)
-
-
-_live: weakref.WeakSet[ScaledLR] = weakref.WeakSet()
-_numbers = count()  # an id() may come again
-# By model: what is live, with how many parameters, and which of these drive the model. Looking through the parameters
-# of a model takes as long as the rest of a step's bookkeeping.
-_driving: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def check_rates(model: nn.Module, step: Step) -> None:
-    """Let every ScaledLR that drives parameters of `model` meet the step."""
-    live = {lr._number: (sum(len(group["params"]) for group in lr.optimizer.param_groups), lr) for lr in _live}
-    key = tuple((number, size) for number, (size, _) in live.items())
-    known = _driving.get(model)
-    if known is None or known[0] != key:
-        parameters = {id(p) for p in model.parameters()}
-        drives = [
-            number
-            for number, (_, lr) in live.items()
-            if any(id(p) in parameters for group in lr.optimizer.param_groups for p in group["params"])
-        ]
-        known = _driving[model] = key, drives
-    for number in known[1]:
-        live[number][1].meet(step)
+        write(self.optimizer.param_groups, self._last_lr)
+        self._loaded_too_early = ""
+        self._note()
 
 
 def _updated(lr: ScaledLR | None) -> None:
@@ -280,13 +376,13 @@ def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
         raise ValueError("schedule has no steps; there is nothing left to train")
 
 
-def _copies(lrs: Sequence[float | Tensor]) -> list[float | Tensor]:
-    return [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
-
-
-def _write(groups: list[dict[str, Any]], lrs: Sequence[float | Tensor]) -> None:
-    for group, lr in zip(groups, lrs, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)  # capturable optimizers keep the tensor
-        else:
-            group["lr"] = lr
+def _check_steps(steps: float | None, schedule: Schedule) -> None:
+    if steps is None:
+        return
+    if not isinstance(steps, (int, float)):
+        raise TypeError(f"steps ({reprlib.repr(steps)}) must be a number: the steps that the trainer will make")
+    if steps > len(schedule.whole):
+        raise ValueError(
+            f"steps ({steps:g}) is more than the schedule's {len(schedule.whole)}, which is the whole training: set "
+            "the trainer's epochs to 1 (num_train_epochs=1, max_epochs=1), or its max_steps"
+        )

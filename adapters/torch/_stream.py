@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from pymultigrid import Schedule, Step
+from pymultigrid import Schedule, Step, _arguments
 from pymultigrid._sample import Sample
+from pymultigrid.torch._randomness import drawn_from
 from pymultigrid.torch._sampler import Shares
 
 
@@ -37,6 +39,9 @@ class StreamDataset(IterableDataset[Any]):
     True
 
     With ``batch_size=`` left out the loader would make batches of these batches.
+
+    A source that has ``set_epoch``, as Hugging Face's do, is told the pass it is in, counted over the whole schedule:
+    one that shuffles then has another order in each. Others shuffle anew by themselves, or not at all.
 
     A source that runs out starts again, so every process gives every step of the schedule, at its shape, whatever the
     amount of its data: ranks never wait for each other's. With n workers, worker w makes the steps w, w + n, ... of its
@@ -90,10 +95,10 @@ class StreamDataset(IterableDataset[Any]):
         collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
         super().__init__()
-        if not isinstance(source, Iterable):
+        if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
             raise TypeError(
-                f"source is a {type(source).__name__}, which can't be iterated; a data set of numbered items goes with "
-                "a BatchSampler"
+                f"source is a {type(source).__name__}, which can't be iterated; a data set of numbered items goes "
+                "with a BatchSampler"
             )
         if isinstance(source, Iterator):
             raise TypeError(
@@ -101,8 +106,7 @@ class StreamDataset(IterableDataset[Any]):
                 "start again; pass what it iterates over"
             )
         for name, function in (("read", read), ("collate", collate)):
-            if not callable(function):
-                raise TypeError(f"{name} ({function!r}) must be a function")
+            _arguments.function(name, function)
         self.shares = Shares(schedule, rank, accumulate, seed)
         self.source = source
         self.read = read
@@ -122,15 +126,25 @@ class StreamDataset(IterableDataset[Any]):
         items = self._items(number, workers)
         seed, samples = self.seed, self.shares.schedule.samples
         for step, positions in islice(self.shares, number, None, workers):
-            batch = [Sample(-1, step, position, seed, samples) for position in positions]
-            yield step, self.collate([self.read(next(items), sample) for sample in batch])
+            batch = []
+            for position in positions:
+                item, sample = next(items), Sample(-1, step, position, seed, samples)
+                with drawn_from(sample.own_seed):
+                    batch.append(self.read(item, sample))
+            with drawn_from(sample.own_seed ^ 1):
+                collated = self.collate(batch)
+            yield step, collated
 
     def _items(self, worker: int, workers: int) -> Iterator[Any]:
         """Give the worker's items for ever."""
         divides_itself = isinstance(self.source, IterableDataset)
-        while True:
+        source, schedule = _of_this_process(self.source), self.shares.schedule
+        set_epoch = getattr(source, "set_epoch", None)
+        for number in count(schedule[0].first // schedule.samples):
+            if set_epoch is not None:
+                set_epoch(number)  # else a shuffled source has the same order each time
             nothing = True
-            for item in self.source if divides_itself else islice(self.source, worker, None, workers):
+            for item in source if divides_itself else islice(source, worker, None, workers):
                 nothing = False
                 yield item
             if nothing:
@@ -139,3 +153,10 @@ class StreamDataset(IterableDataset[Any]):
                     f"source has no item for {share}; give it more items (or shards, where it is read shard by shard) "
                     "than there are workers, or use fewer workers"
                 )
+
+
+def _of_this_process(source: Iterable[Any]) -> Iterable[Any]:
+    """Return a copy of a source that counts passes: Hugging Face's share the count between workers."""
+    if get_worker_info() is None or not hasattr(source, "set_epoch"):
+        return source
+    return copy.deepcopy(source)

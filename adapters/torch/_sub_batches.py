@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pymultigrid import Shape, Step
+from pymultigrid import Shape, Step, _arguments
 from pymultigrid.torch._agreement import disagreement
-from pymultigrid.torch._batch_norm import has_plain_norm, norms_of, splitting
-from pymultigrid.torch._scaled_lr import check_rates
+from pymultigrid.torch._batch_norm import check_converted, norms_of, splitting
+from pymultigrid.torch._driving import check_rates
+from pymultigrid.torch._kinds import check_model
 
 
 @contextmanager
@@ -24,7 +24,8 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
 
     The number of splits, which ``with ... as splits`` gives, is ``max(1, step.base.b // base)``: about `base` clips
     each with respect to the long cycle, held over the short cycle, whose larger mini-batches have larger sub-batches.
-    With activation checkpointing keep ``backward()`` inside the ``with``: it runs the forward again.
+    With activation checkpointing keep ``backward()`` inside the ``with``: it runs the forward again, and is refused
+    outside, where the step is not known.
 
     Where ``step.base.b``, the clips of one process, is below `base` and ``torch.distributed`` runs several processes,
     ``ceil(base / step.base.b)`` neighbouring ranks share their statistics, or all if they are fewer. Every process
@@ -50,57 +51,66 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     ValueError
         `base` is below 1; the model's batch norms were not converted; or a batch norm sees another number of clips.
     RuntimeError
-        The learning rate stands at another step.
+        The learning rate stands at another step, or a checkpointed layer runs again after the ``with``.
 
     Warns
     -----
     RuntimeWarning
-        The model's input is not of the step's shape.
+        The model's input is not of the step's shape, or some of its batch norms were not converted.
 
     Notes
     -----
     Source: Wu et al. 2020, section 3.1.
     """
+    check_model(model)
     if not isinstance(step, Step):
         raise TypeError(f"step ({step!r}) must be a Step; take it from the loop: for step, batch in loader")
-    if operator.index(base) < 1:
+    if _arguments.whole("base", base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
     norms = norms_of(model)
-    if not norms and has_plain_norm(model):
-        raise ValueError(
-            f"model ({type(model).__name__}) has batch norms and none of them is a SubBatchNorm; call "
-            "SubBatchNorm.convert(model) once after building it"
-        )
+    known: tuple[set[Shape], set[Shape]] = _known.get(model) or (set(), set())
+    looked, seen = known
+    if step.shape not in looked:
+        check_converted(model, norms)
+        looked.add(step.shape)
+        _known[model] = known
     check_rates(model, step)
-    with _watching(model, step), splitting(norms, step, base, clips=step.shape.b) as splits:
+    with _watching(model, step, seen), splitting(norms, step, base, clips=step.shape.b) as splits:
         yield splits
 
 
-_seen: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by model: the shapes whose input was compared
+# By model: the shapes at which its batch norms were looked through, and those whose input was compared.
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_comparing: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by model: the step whose input is awaited
 
 
 @contextmanager
-def _watching(model: nn.Module, step: Step) -> Iterator[None]:
+def _watching(model: nn.Module, step: Step, seen: set[Shape]) -> Iterator[None]:
     """Compare the model's first input of each shape with its step."""
-    seen: set[Shape] = _seen.setdefault(model, set())
     if step.shape in seen or isinstance(model, torch.jit.ScriptModule):
         yield
         return
-
-    def compare(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling() or step.shape in seen:
-            return
-        seen.add(step.shape)
-        wrong = disagreement((args, kwargs), step)
-        if wrong:
-            warnings.warn(
-                f"{wrong}. Does the data set read each clip on its sample's grid, sample.grid(extent)?",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    hook = model.register_forward_pre_hook(compare, with_kwargs=True)
+    _comparing[model] = step
+    hook = model.register_forward_pre_hook(_compare, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
+        _comparing.pop(model, None)
+
+
+def _compare(model: nn.Module, args: Any, kwargs: Any) -> None:
+    """Warn of an input that is not of the step's shape; a function of the module, so that a model can be pickled."""
+    if torch.compiler.is_compiling():
+        return
+    step = _comparing.pop(model, None)  # a copy that was made inside of the step has the hook, and no step
+    if step is None:
+        return
+    _known[model][1].add(step.shape)
+    wrong = disagreement((args, kwargs), step)
+    if wrong:
+        warnings.warn(
+            f"{wrong}. Does the data set read each clip on its sample's grid, sample.grid(extent)?",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plan/limits.h"
 #include "plan/refuse.h"
 
 namespace multigrid {
@@ -203,7 +204,22 @@ Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vecto
   return plan;
 }
 
+void check_factors(const char* name, std::size_t factors) {
+  if (factors > std::size_t(most_factors)) {
+    refuse(name, " has ", factors, " factors, which is no cycle to train in; at most ", most_factors, " are taken");
+  }
+}
+
+// Before they are made: so many stages, each with its short cycle and its base.
+void check_stages(double stages, const std::vector<double>& short_cycle) {
+  if (stages > double(most_stages) || stages * double(short_cycle.size() + 1) > double(most_shapes)) {
+    refuse("the plan has ", stages, " stages of ", short_cycle.size() + 1, " shapes; at most ", most_stages,
+           " stages and ", most_shapes, " shapes in all are planned: take fewer cycles or phases");
+  }
+}
+
 void check_short(const Rules& rules, const std::vector<double>& short_cycle) {
+  check_factors("short", short_cycle.size());
   for (double f : short_cycle) {
     check_factor("short", f, "rows", rules.baseline.h, rules.multiple_hw);
     check_factor("short", f, "columns", rules.baseline.w, rules.multiple_hw);
@@ -232,6 +248,12 @@ void check(const Rules& rules, const Phase& phase) {
 
 }  // namespace
 
+void check(const Factor& factor) {
+  check_fraction("t", factor.t);
+  check_fraction("h", factor.h);
+  check_fraction("w", factor.w);
+}
+
 void check_phase(const Phase& phase) {
   if (!(phase.epochs > 0 && std::isfinite(phase.epochs))) {
     refuse("a phase lasts ", phase.epochs, " epochs; it must be above 0 and finite");
@@ -253,6 +275,9 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, cons
     check_factor("long", f.h, "rows", rules.baseline.h, rules.multiple_hw);
     check_factor("long", f.w, "columns", rules.baseline.w, rules.multiple_hw);
   }
+  check_factors("long", long_cycle.size());
+  const double bounds = rules.lr_drops.empty() ? double(cycles) : double(rules.lr_drops.size());
+  check_stages(bounds * double(long_cycle.size()) + 1, short_cycle);
   const Shaper shaper(rules, short_cycle);
   if (long_cycle.empty()) return plan_baseline(rules, shaper, epoch_factor);
   return plan_long_cycles(rules, shaper, long_cycle, cycles, epoch_factor);
@@ -261,15 +286,19 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, cons
 Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle) {
   check_rules(rules);
   check_short(rules, short_cycle);
+  if (phases.empty()) refuse("phases is empty; give at least one");
+  check_stages(double(phases.size()), short_cycle);
   const Shaper shaper(rules, short_cycle);
+  const double close = 1e-9 * rules.baseline_epochs;
   Plan plan;
   double end_epoch = 0;
   for (const Phase& phase : phases) {
     check(rules, phase);
     end_epoch += phase.epochs;
     // A drop where a phase ends is at its end, whatever the sum's last bit says.
-    for (double drop : rules.lr_drops) {
-      if (std::abs(drop - end_epoch) < 1e-9 * rules.baseline_epochs) end_epoch = drop;
+    auto drop = std::lower_bound(rules.lr_drops.begin(), rules.lr_drops.end(), end_epoch - 2 * close);
+    for (; drop != rules.lr_drops.end() && *drop < end_epoch + 2 * close; ++drop) {
+      if (std::abs(*drop - end_epoch) < close) end_epoch = *drop;
     }
     plan.stages.push_back(shaper.stage(shaper.level(phase), end_epoch, int(plan.stages.size())));
   }

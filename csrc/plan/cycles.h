@@ -34,6 +34,9 @@ struct Factor {
   double t, h, w;
 };
 
+// Throws std::invalid_argument for what is no fraction.
+void check(const Factor& factor);
+
 // Sizes before rounding that a schedule stays at for `epochs`; b = 0 means: by the growth of the batch.
 struct Phase {
   double epochs;

@@ -26,4 +26,11 @@ struct Grid {
 // Where a source coordinate lies on the output, both continuous: cell i covers [i, i + 1).
 inline double map_point(const Axis& axis, double source) { return (source - axis.start) / axis.stride(); }
 
+// Throws std::invalid_argument for an axis that covers nothing.
+void check(const Axis& axis);
+
+// `count` numbers, x and y by turns, to the clip; and boxes (x0, y0, x1, y1), whose corners a flip swaps.
+void map_points(const Grid& grid, const double* from, std::int64_t count, double* to);
+void map_boxes(const Grid& grid, const double* from, std::int64_t count, double* to);
+
 }  // namespace multigrid

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plan/limits.h"
 #include "plan/refuse.h"
 
 namespace multigrid {
@@ -71,6 +72,9 @@ void check_multiples(const Rules& rules, const char* whose, double b, double t, 
 void check_rules(const Rules& rules) {
   if (!(rules.baseline_epochs > 0 && std::isfinite(rules.baseline_epochs))) {
     refuse("epochs (", rules.baseline_epochs, ") must be above 0 and finite: the length of the baseline's training");
+  }
+  if (!(rules.baseline_epochs >= least_epochs && rules.baseline_epochs <= most_epochs)) {
+    refuse("epochs (", rules.baseline_epochs, ") must lie in [2^-40, 2^32]: the length of the baseline's training");
   }
   double previous = 0;
   for (double drop : rules.lr_drops) {

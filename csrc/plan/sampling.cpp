@@ -165,12 +165,19 @@ std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t
   return std::int64_t(x);
 }
 
+void check_rising(const double* rising, std::int64_t samples) {
+  if (samples < 1) refuse("rising must be the running sum of at least one weight");
+  const double sum = rising[samples - 1];
+  if (!(sum > 0 && std::isfinite(sum))) refuse("rising ends at ", sum, "; the sum of weights is above 0 and finite");
+}
+
 // The last word keeps the counters apart from those of `shuffled` (all ones) and of grids (below 2^31).
 std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t samples, std::uint64_t seed) {
   const auto p = std::uint64_t(position);
   const double share = unit(philox(seed, {std::uint32_t(p), std::uint32_t(p >> 32), 0, 0xFFFFFFFEu}));
   // share < 1 makes the product less than the sum of the weights, also when rounded: always a sample with a weight.
-  return std::upper_bound(rising, rising + samples, share * rising[samples - 1]) - rising;
+  const std::int64_t found = std::upper_bound(rising, rising + samples, share * rising[samples - 1]) - rising;
+  return std::min(found, samples - 1);  // also of sums that do not rise
 }
 
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,

@@ -19,6 +19,9 @@ std::array<std::uint32_t, 4> philox(std::uint64_t key, const std::array<std::uin
 // The sample at `position` of the stream: epoch by epoch, each a permutation of [0, samples).
 std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t seed);
 
+// Throws std::invalid_argument for running sums that no weights have.
+void check_rising(const double* rising, std::int64_t samples);
+
 // The sample at `position` of a stream drawn with replacement; `rising` holds the running sum of `samples` weights.
 std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t samples, std::uint64_t seed);
 
@@ -44,6 +47,8 @@ struct SamplingOptions {
 // Paper, section 3.2 and its released code.
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
                std::uint64_t sample);
+
+constexpr int most_views = 1000;  // clips, and crops, of a video in evaluation
 
 // `clips` x `crops` grids of t x h x w cells, spread evenly over the video.
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,

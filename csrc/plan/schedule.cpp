@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "plan/limits.h"
 #include "plan/refuse.h"
 
 namespace multigrid {
@@ -91,7 +92,30 @@ void check(const Shape& baseline, double baseline_epochs, std::int64_t samples, 
 
 }  // namespace
 
+void check(const Stage& stage) {
+  const bool ordered = stage.start <= stage.stop && stage.clip_start <= stage.clip_stop;
+  const bool numbers = std::isfinite(stage.end_epoch) && std::isfinite(stage.lr_scale) && std::isfinite(stage.cells);
+  if (stage.shapes.empty() || !ordered || !numbers || stage.lr_scale <= 0) {
+    refuse("a stage of ", stage.shapes.size(), " shapes, steps ", stage.start, " to ", stage.stop, ", lr_scale ",
+           stage.lr_scale, " cannot be; it is damaged: take it from its schedule");
+  }
+}
+
+void check(const Step& step) {
+  const Shape &shape = step.shape, &full = step.baseline;
+  const bool within = shape.t <= full.t && shape.h <= full.h && shape.w <= full.w;
+  const bool clock = step.progress >= 0 && step.progress <= 1;
+  if (!within || !clock || !(step.lr_scale > 0) || !std::isfinite(step.lr_scale)) {
+    refuse("a step of ", shape.t, "x", shape.h, "x", shape.w, " under ", full.t, "x", full.h, "x", full.w,
+           ", progress ", step.progress, ", lr_scale ", step.lr_scale,
+           " cannot be; it is damaged: take it from its schedule");
+  }
+}
+
 std::int64_t clips_by(double end_epoch, std::int64_t samples) {
+  if (!(end_epoch >= 0 && end_epoch * double(samples) <= double(most_clips))) {
+    refuse("epochs (", end_epoch, ") of ", samples, " samples are more clips than can be counted exactly");
+  }
   const double clips = end_epoch * double(samples), whole = std::nearbyint(clips);
   return std::int64_t(std::abs(clips - whole) <= std::min(1e-3, 1e-14 * clips) ? whole : std::ceil(clips));
 }
@@ -101,6 +125,9 @@ Schedule::Schedule(const Shape& baseline, double baseline_epochs, std::int64_t s
     : baseline_(baseline), baseline_epochs_(baseline_epochs), samples_(samples), processes_(processes) {
   check(baseline, baseline_epochs, samples, processes, plan);
   lay_stages(plan);
+  if (size() > most_steps) {
+    refuse("the schedule has ", size(), " iterations; at most ", most_steps, " are counted: train for fewer epochs");
+  }
   lay_clock(plan);
 }
 
@@ -113,7 +140,7 @@ std::int64_t Schedule::clips_of_last(const Stage& stage, std::int64_t steps) con
     cycle += b;
     if (left <= steps % n) rest += b;
   }
-  return processes_ * (steps / n * cycle + rest);
+  return processes_ * (steps / n * cycle + rest);  // NOLINT(clang-analyzer-core.DivideZero): a stage has a shape
 }
 
 double Schedule::cells(const Stage& stage) const {
@@ -130,9 +157,13 @@ double Schedule::cells(const Stage& stage) const {
 // The most steps at a stage's end that together own at most `clips` clips.
 std::int64_t Schedule::steps_before(const Stage& stage, std::int64_t clips) const {
   const auto n = std::int64_t(stage.shapes.size());
-  std::int64_t steps = clips / clips_of_last(stage, n) * n;
-  while (clips_of_last(stage, steps + 1) <= clips) ++steps;
-  return steps;
+  const std::int64_t cycle = clips_of_last(stage, n);
+  std::int64_t steps = clips / cycle * n, left = clips % cycle;
+  while (true) {
+    left -= processes_ * stage.shapes[short_position(stage, steps + 1)].b;
+    if (left < 0) return steps;
+    ++steps;
+  }
 }
 
 std::int64_t Schedule::first_clip(const Stage& stage, std::int64_t index) const {
@@ -167,8 +198,8 @@ void Schedule::lay_stages(const Plan& plan) {
 
 void Schedule::lay_clock(const Plan& plan) {
   for (const ClockStretch& planned : plan.clock) {
-    auto stage =
-        std::find_if(stages_.begin(), stages_.end(), [&](const Stage& s) { return s.end_epoch >= planned.end_epoch; });
+    auto stage = std::lower_bound(stages_.begin(), stages_.end(), planned.end_epoch,
+                                  [](const Stage& s, double end) { return s.end_epoch < end; });
     if (stage == stages_.end()) --stage;
     const std::int64_t position = clips_by(planned.end_epoch, samples_);
     Stretch stretch{stage->stop, stage->clip_stop, progress_at(planned.baseline_epoch, baseline_epochs_),
@@ -181,8 +212,8 @@ void Schedule::lay_clock(const Plan& plan) {
   }
   // A stage belongs to the LR stage in which it ends; only steps of a stage with a drop inside, as fine-tuning, differ.
   for (Stage& stage : stages_) {
-    auto stretch = std::find_if(plan.clock.begin(), plan.clock.end(),
-                                [&](const ClockStretch& c) { return c.end_epoch >= stage.end_epoch; });
+    auto stretch = std::lower_bound(plan.clock.begin(), plan.clock.end(), stage.end_epoch,
+                                    [](const ClockStretch& c, double end) { return c.end_epoch < end; });
     stage.lr_stage = stretch == plan.clock.end() ? plan.clock.back().lr_stage : stretch->lr_stage;
   }
 }

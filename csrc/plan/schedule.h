@@ -32,6 +32,10 @@ struct Step {
   double lr_scale, progress;
 };
 
+// Throw std::invalid_argument for a value that no schedule has: from a damaged file, say.
+void check(const Stage& stage);
+void check(const Step& step);
+
 // The clips before `end_epoch`, rounded up; a product that is whole but for rounding is that number.
 std::int64_t clips_by(double end_epoch, std::int64_t samples);
 

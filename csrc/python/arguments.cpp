@@ -32,9 +32,8 @@ py::int_ whole_object(const std::string& name, py::handle value, const py::int_&
     // A machine word's bounds are powers of two less one, which nobody reads.
     const py::object bits = high.attr("bit_length")();
     const bool word = bits > py::int_(32) && (high + py::int_(1)).equal(py::int_(1) << bits);
-    throw py::value_error(said(name, value) +
-                          (word ? " must be below 2**" + std::string(py::str(bits))
-                                : " must be at most " + std::string(py::str(high))));
+    throw py::value_error(said(name, value) + (word ? " must be below 2**" + std::string(py::str(bits))
+                                                    : " must be at most " + std::string(py::str(high))));
   }
   return py::reinterpret_steal<py::int_>(index.release());
 }

@@ -55,6 +55,8 @@ std::vector<double> numbers_from(const char* name, const py::object& object) {
     if (PyNumber_Check(object.ptr()) && !py::hasattr(object, "__len__")) return {py::float_(object)};
     std::vector<double> numbers;
     for (const py::handle one : object) {
+      if (!PyNumber_Check(one.ptr()))
+        throw py::type_error(std::string(name) + " must be a number or one number per channel, not texts of them");
       numbers.push_back(py::float_(py::reinterpret_borrow<py::object>(one)));
       if (numbers.size() > static_cast<std::size_t>(most_moments))
         throw py::value_error(std::string(name) + " has more than " + std::to_string(most_moments) +

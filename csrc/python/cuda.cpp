@@ -2,7 +2,10 @@
 
 #include <pybind11/gil_safe_call_once.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include "python/bind.h"
+#include "python/module.h"
 #include "python/unlocked.h"
 #include "resample/cuda/api.h"
 #include "resample/cuda/launch.h"
@@ -61,6 +64,11 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
   const Unlocked unlocked;
   launch_each(videos, grids, options, out, gpu,
               [&](const Launch& launch) { check_cuda(api->run(&launch, device, reinterpret_cast<void*>(stream))); });
+}
+
+void bind_cuda(py::module_& m) {
+  define(m, "cuda_missing", cuda_missing, "cuda_missing()", "None, or what CUDA lacks here.");
+  define(m, "cuda_build", cuda_build, "cuda_build()", "How the CUDA kernel was built, or why not.");
 }
 
 }  // namespace multigrid

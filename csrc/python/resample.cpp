@@ -11,6 +11,7 @@
 #include "python/bind.h"
 #include "python/call.h"
 #include "python/cuda.h"
+#include "python/module.h"
 #include "python/unlocked.h"
 #include "resample/buffers.h"
 
@@ -125,8 +126,6 @@ void bind_resample(py::module_& m) {
   define(
       m, "_choose_vector_path", [](const py::object& name) { return choose_vector_path(text("name", name).c_str()); },
       "_choose_vector_path(name)", "Use one of them in this process.", "name"_a);
-  define(m, "cuda_missing", cuda_missing, "cuda_missing()", "None, or what CUDA lacks here.");
-  define(m, "cuda_build", cuda_build, "cuda_build()", "How the CUDA kernel was built, or why not.");
 }
 
 }  // namespace multigrid

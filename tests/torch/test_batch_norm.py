@@ -124,6 +124,24 @@ def test_running_statistics_are_those_of_the_whole_batch():
     close(split(x), whole(x), 0.02)
 
 
+def test_the_running_variance_is_the_datas_and_larger_than_the_references():
+    """Its splits keep running means, which average away what the sub-batches' means vary by (docs/schedule.md)."""
+    generator, shared = torch.Generator().manual_seed(0), 0.5
+    norm = SubBatchNorm3d(16)
+    norm.splits = 8
+    means, variances = torch.zeros(8, 16), torch.ones(8, 16)
+    for _ in range(20):
+        # Variance 1, half of it between the clips.
+        x = shared**0.5 * torch.randn(64, 16, 1, 1, 1, generator=generator)
+        x = x + (1 - shared) ** 0.5 * torch.randn(64, 16, 2, 4, 4, generator=generator)
+        norm(x)
+        parts = torch.stack([x[s::8].transpose(0, 1).flatten(1) for s in range(8)])
+        means, variances = means.lerp(parts.mean(2), 0.1), variances.lerp(parts.var(2), 0.1)
+    reference = variances.mean(0) + means.var(0, correction=0)
+    assert norm.running_var.mean() == pytest.approx(1, abs=0.02)
+    assert (norm.running_var / reference).mean() == pytest.approx(1 + shared / 8, abs=0.02)
+
+
 def test_cumulative_average():
     norm = SubBatchNorm3d(4, momentum=None)
     norm.splits = 2
@@ -202,6 +220,49 @@ def test_half_precision_and_autocast():
     untracked = SubBatchNorm3d(4, track_running_stats=False)
     untracked.splits = 4
     close(untracked(x.bfloat16()), want, 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("b", [8, 9])
+def test_a_network_of_one_precision_without_running_statistics(dtype, affine, b):
+    options = {"track_running_stats": False, "affine": affine}
+    norm, exact = (SubBatchNorm3d(4, **options).to(kind) for kind in (dtype, torch.float64))
+    norm.splits = exact.splits = 4
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        x = batch(b, (4, 2, 3, 3)).to(dtype).contiguous(memory_format=layout).requires_grad_()
+        y = x.detach().double().requires_grad_()
+        out = norm(x)
+        assert out.dtype == nn.BatchNorm3d(4, **options).to(dtype)(x).dtype == dtype
+        out.double().cos().sum().backward()
+        exact(y).cos().sum().backward()
+        close(out, exact(y), 0.05)
+        close(x.grad, y.grad, 0.05)
+
+
+@pytest.mark.parametrize("rest", [(4, 0), (4, 0, 3), (4, 3, 0), (4, 2, 0, 3)])
+def test_maps_without_a_cell_are_torchs(rest):
+    kinds = {2: (SubBatchNorm1d, nn.BatchNorm1d), 3: (SubBatchNorm2d, nn.BatchNorm2d)}
+    ours, theirs = pair(*kinds.get(len(rest), (SubBatchNorm3d, nn.BatchNorm3d)), 4)
+    ours.splits = 8
+    for splits in (1, 4, 8):
+        ours.splits = splits
+        assert ours(torch.zeros(8, *rest)).shape == theirs(torch.zeros(8, *rest)).shape == (8, *rest)
+        for got, want in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("dim", range(5))
+def test_vmap_over_any_axis(dim):
+    """As of an ensemble: each model's batch in sub-batches of its own, whatever lies between its clips in memory."""
+    norm = SubBatchNorm3d(4, track_running_stats=False)
+    norm.splits = 4
+    x = batch(3, (8, 4, 2, 5, 5))
+    moved = x.movedim(0, dim).contiguous()
+    found = torch.func.vmap(norm, in_dims=dim)(moved)
+    groups = [[0, 4], [1, 5], [2, 6], [3, 7]] if dim == 0 else [[0, 1], [2, 3], [4, 5], [6, 7]]
+    for got, part in zip(found, x, strict=True):
+        close(got, by_hand(norm, part, groups)[0])
 
 
 def test_wrong_input_is_torchs_error():

@@ -196,11 +196,45 @@ def test_concatenated_video_data_sets(paths):
     ):
         assert torch.equal(clips, want)
         assert labels == same
-    few = Schedule(Shape(2, 8, 32, 32), samples=5, epochs=8)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4), (4, 2), (2, 2, 2), (1, 1, 2, 2)])
+@pytest.mark.parametrize("samples", [1, 3, 5])
+def test_a_schedule_for_a_part_of_a_whole(paths, sizes, samples):
+    ends = np.cumsum(sizes)
+    parts = [
+        VideoDataset(paths[end - size : end], range(end - size, end)) for size, end in zip(sizes, ends, strict=True)
+    ]
+    few = Schedule(Shape(2, 8, 32, 32), samples=samples, epochs=8)
     with pytest.raises(
-        ValueError, match=re.escape("is for 3 videos and the data set has 4, of which 1 would never be")
+        ValueError, match=f"samples={samples}, and the data set has at least [3-6] videos|is for {samples} videos and"
     ):
         list(DataLoader(ConcatDataset(parts), batch_sampler=BatchSampler(few)))
+
+
+def test_a_whole_of_data_sets_of_ones_own():
+    """Which of its parts is read is decided by comparing numbers, and the second one would never be."""
+
+    class Numbers(torch.utils.data.Dataset):
+        def __init__(self, videos):
+            self.videos = range(videos)
+
+        def __len__(self):
+            return len(self.videos)
+
+        def __getitem__(self, sample):
+            return self.videos[sample]
+
+    whole = Numbers(5) + Numbers(7)
+    read = [n for batch in DataLoader(whole, batch_sampler=BatchSampler(of(12)[:9])) for n in batch.tolist()]
+    assert set(read) == set(range(7))
+    said = "the schedule was made for samples=5, and the data set has at least 12 videos: some would never be read"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        list(DataLoader(whole, batch_sampler=BatchSampler(of(5))))
+
+
+def of(samples):
+    return Schedule(Shape(2, 8, 32, 32), samples=samples, epochs=8)
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------
@@ -353,7 +387,7 @@ def test_a_truncated_file_in_a_worker_names_itself(tmp_path):
 
 @pytest.mark.parametrize("name", ["batch_norm", "dataset", "decoded", "resample", "sampler", "scaled_lr", "stream"])
 def test_examples_run(name):
-    failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch.{name}"))
+    failed, tried = doctest.testmod(importlib.import_module(f"pymultigrid.torch._{name}"))
     assert tried
     assert not failed
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -105,12 +107,12 @@ def sampler(samples=20, seed=0, start=0):
     return BatchSampler(schedule[start:], seed=seed)
 
 assert sampler().rank == rank
-for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "seed", 0, 1), ("start", "steps", 0, 5)):
+for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "seed", 0, 1), ("start", "start", 0, 5)):
     try:
         sampler(**{argument: (first, second)[rank]})
         raise SystemExit(f"ranks with another {name} were not refused")
     except ValueError as error:
-        assert f"rank 1 has a schedule with {name}" in str(error), error
+        assert f"rank 1 has a schedule with {name} " in str(error), error
         assert "build the same one on every rank" in str(error), error
 """
 
@@ -118,6 +120,91 @@ for argument, name, first, second in (("samples", "samples", 20, 21), ("seed", "
 def test_ranks_that_disagree_are_refused_on_every_rank(tmp_path):
     """Another number of videos, another seed, a checkpoint that only one node has: said at once, instead of a hang."""
     run(tmp_path, RANKS_THAT_DISAGREE, processes=2)
+
+
+DATA_THAT_DISAGREE = """
+import torch, re
+from pathlib import Path
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import BatchSampler, Loader, VideoDataset
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+schedule = Schedule(Shape(2, 8, 16, 16), samples=4, epochs=6, processes=2)
+folder = Path(f"disk of rank {rank}")
+paths = [folder / name for name in ("a.mp4", "b.mp4", "c/a.mp4", "c/b.mp4")]
+for path in paths:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+def refused(what, make, *choices):
+    make(choices[0])
+    try:
+        make(choices[rank])
+        raise SystemExit(f"ranks with another {what} were not refused")
+    except ValueError as error:
+        assert f"rank 1 has {what} " in str(error), error
+
+weights = lambda w: BatchSampler(schedule, weights=w)
+refused("weights of checksum", weights, [1, 2, 3, 4], [1, 2, 4, 3])
+refused("weights of checksum", weights, None, [1, 2, 4, 3])
+refused("repeats", lambda n: BatchSampler(schedule, repeats=n), 1, 2)
+data = lambda paths: Loader(VideoDataset(paths, range(4)), schedule)
+refused("a list of videos of checksum", data, paths, paths[::-1])
+refused("a list of videos of checksum", lambda labels: Loader(VideoDataset(paths, labels), schedule), "abcd", "abdc")
+two = lambda paths: Loader(VideoDataset(paths[:2], "ab") + VideoDataset(paths[2:], "cd"), schedule)
+refused("a list of videos of checksum", two, paths, paths[::-1])
+
+loader = torch.utils.data.DataLoader([0] * 4, batch_sampler=BatchSampler(schedule))
+try:
+    loader.batch_sampler.drop_last
+except ValueError as error:
+    assert f"gives the batches of rank {rank} of 2 already" in str(error), error
+else:
+    raise SystemExit("batches can be dealt out twice")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_ranks_with_other_data_are_refused_on_every_rank(tmp_path):
+    """The same files on disks of their own are the same; another order, other labels or weights are not."""
+    run(tmp_path, DATA_THAT_DISAGREE, processes=2)
+
+
+ONE_REFUSES = """
+import torch
+from pymultigrid import Schedule, Shape
+from pymultigrid.torch import Loader
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+
+class Clips(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, sample):
+        return sample.grid((4 if rank == 1 and sample.step.index == 3 else 40, 16, 16)).t.size
+
+for step, batch in Loader(Clips(), Schedule(Shape(2, 8, 16, 16), samples=8, epochs=9, processes=2)):
+    torch.distributed.all_reduce(torch.ones(1))  # as of gradients: the others wait for the one that refuses
+"""
+
+
+def test_where_one_rank_refuses_the_others_end_too(tmp_path):
+    """As docs/torch.md says of torchrun: they don't wait for it half an hour."""
+    start = time.monotonic()
+    (tmp_path / "loop.py").write_text(ONE_REFUSES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "loop.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert "ValueError: the video has 4 frames, fewer than the clip's 8 frames" in done.stderr
+    assert time.monotonic() - start < 120
 
 
 SHARES = """
@@ -131,7 +218,7 @@ rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size
 saved = torch.load(sys.argv[1])
 schedule = Schedule.from_dict(saved["schedule"])
 net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
-model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 9))
 model.load_state_dict(saved["model"])
 net[1].running_mean += rank  # until the next forward of DDP every rank has its own
 wrapped = torch.nn.parallel.DistributedDataParallel(model)
@@ -156,7 +243,7 @@ def test_evaluation_shares_the_videos(videos, tmp_path):
     """Counts of videos that 3 processes do and do not divide, and fewer videos than processes."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
-    model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    model = torch.nn.Sequential(SubBatchNorm3d.convert(net), torch.nn.Flatten(), torch.nn.Linear(4, 9))
     schedule = Schedule(Shape(4, 8, 32, 32), samples=20, epochs=6)
     paths = sorted(map(str, videos.glob("*/*.mp4")))
     scores = {}

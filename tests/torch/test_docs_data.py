@@ -35,7 +35,7 @@ def names(tmp_path_factory):
         "labels": 4 * [0, 1],
         "model": model,
         "optimizer": optimizer,
-        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100),
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12),
         "device": "cpu",
     }
 

@@ -47,7 +47,7 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
         "model": model,
     }
     names |= {"optimizer": optimizer, "cosine": cosine}
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     exec(compile(BLOCKS[0], PAGE, "exec"), names)
     assert names["step"] == schedule[-1]
     exec(compile(BLOCKS[1], PAGE, "exec"), names)
@@ -58,6 +58,7 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
     assert names["found"].scores.shape == (len(dataset), 2)
     exec(compile(BLOCKS[3], PAGE, "exec"), names)
     assert torch._dynamo.config.recompile_limit > len(schedule.shapes)
+    exec(compile(BLOCKS[4], PAGE, "exec"), names | {"validation_loss": 1.0})
 
 
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)

@@ -1,3 +1,4 @@
+import math
 import re
 import sys
 
@@ -116,6 +117,50 @@ def test_accuracy():
     assert repr(found) == "Evaluation(videos=4, classes=3, accuracy=0.500)"
     with pytest.raises(ValueError, match=re.escape("k (4) must lie in [1, 3]: the scores are of 3 classes")):
         found.accuracy(4)
+
+
+class Given(nn.Module):
+    """The same scores for every clip."""
+
+    def __init__(self, *scores):
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores))
+
+    def forward(self, clips):
+        return self.scores.expand(len(clips), -1)
+
+
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+def test_an_accuracy_of_nan(dataset, average):
+    """Not the share of the first class, which NaN would be if it were the highest score."""
+    views = dataset.evaluation(SCHEDULE.shape)
+    with pytest.warns(RuntimeWarning, match=re.escape("the model's scores are NaN for 20 of 20 videos, and so is the")):
+        found = evaluate(Given(math.nan, 0.0, 1.0), views, average=average)
+    assert math.isnan(found.accuracy())
+    assert math.isnan(found.accuracy(2))
+    assert repr(found) == "Evaluation(videos=20, classes=3, accuracy=nan)"
+    assert evaluate(Given(1.0, 0.0, -math.inf), views, average=average).accuracy() == 0.5  # a class that is left out
+
+
+@pytest.mark.parametrize(("labels", "wrong"), [([0] * 19 + [3], 3), ([-1] + [0] * 19, -1), (range(1, 21), 3)])
+def test_labels_beyond_the_classes(dataset, labels, wrong):
+    views = VideoDataset([video.path for video in dataset.videos], labels).evaluation(SCHEDULE.shape)
+    said = re.escape(f"label {wrong} is none of the model's 3 classes, 0 to 2: number the classes from 0")
+    with pytest.raises(ValueError, match=said):
+        evaluate(network(), views, batch_size=20)
+    with pytest.raises(ValueError, match=said):
+        Evaluation(torch.zeros(20, 3), torch.tensor(list(labels)))
+
+
+def test_bad_evaluations():
+    with pytest.raises(TypeError, match=re.escape("scores (tensor([0., 0.])) must be a tensor, videos x classes")):
+        Evaluation(torch.zeros(2), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=re.escape("labels has 1 videos, and scores has 2; give one row for each")):
+        Evaluation(torch.zeros(2, 2), torch.tensor([0]))
+    with pytest.raises(TypeError, match=re.escape("labels ([0, 1]) must be whole numbers")):
+        Evaluation(torch.zeros(2, 2), [0, 1])
+    with pytest.raises(TypeError, match=re.escape("k (1.5) must be a whole number")):
+        Evaluation(torch.zeros(2, 2), torch.tensor([0, 1])).accuracy(1.5)
 
 
 def test_bad_arguments(dataset):

@@ -1,6 +1,7 @@
 """The loader whose batches carry their step: however it is resumed, sliced, skipped or prepared."""
 
 import re
+import traceback
 import warnings
 from itertools import islice
 
@@ -111,6 +112,25 @@ def test_a_whole_that_the_schedule_was_not_made_for():
     planned = Schedule(Shape(4, 4, 16, 16), iterations=100)
     with pytest.raises(ValueError, match="the schedule was made without samples="):
         Loader(Clips(), planned)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_hands_on_a_number_alone_is_told_what_to_do(workers):
+    """A Subset, a table: in their own words, and with ours."""
+    pandas = pytest.importorskip("pandas", reason="pandas is missing: a table as a data set is NOT tried")
+
+    class Table(Dataset):
+        def __len__(self):
+            return VIDEOS
+
+        def __getitem__(self, sample):
+            return pandas.Series(range(VIDEOS)).iloc[sample]
+
+    for data in (torch.utils.data.Subset(Clips(), range(VIDEOS)), Table()):
+        with pytest.raises((AttributeError, TypeError)) as caught:
+            next(iter(Loader(data, SCHEDULE, num_workers=workers)))
+        said = "".join(traceback.format_exception(caught.value))
+        assert "sample.index is the number of the video, sample.grid(extent) where to read it" in said
 
 
 class Plain(Dataset):

@@ -1,5 +1,7 @@
 """The loops of examples/ as people start them: real processes on real videos, watched step by step."""
 
+import re
+
 import pytest
 
 pytest.importorskip("av", reason="PyAV is missing: the training loops of examples/ were NOT run")
@@ -75,6 +77,20 @@ def test_a_framework_trains_as_the_plain_loop_bit_for_bit(example, trained):
     assert watched.steps(trained(example))[-1]["weights"] == watched.steps(trained("plain_loop.py"))[-1]["weights"]
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_lightning_with_activation_checkpointing_trains_as_without(reentrant, trained, videos, tmp_path):
+    """Lightning calls backward after training_step, and the net runs again in it; docs/torch.md has what to add."""
+    again = f"torch.utils.checkpoint.checkpoint(self.net, clips.requires_grad_(), use_reentrant={reentrant})"
+    page = (EXAMPLES.parent / "docs" / "torch.md").read_text()
+    (backward,) = re.findall(r"^ {6}(def backward.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    kept = "(clips, labels) = batch\n", "(clips, labels) = batch\n        self.step = step\n"
+    added = "    def configure", f"    {backward.replace(chr(10) + '  ', chr(10))}\n\n    def configure"
+    script = watched.edited("lightning_trainer.py", tmp_path, ("self.net(clips)", again), kept, added)
+    watched.finish(watched.start(tmp_path, script, videos), tmp_path)
+    plain = watched.steps(trained("lightning_trainer.py"))
+    assert [done["weights"] for done in watched.steps(tmp_path)] == [done["weights"] for done in plain]
+
+
 @pytest.mark.parametrize(
     ("example", "checkpoint"),
     [("lightning_trainer.py", "epoch=0-step=20.ckpt"), ("transformers_trainer.py", "checkpoint-20")],
@@ -110,7 +126,7 @@ ACCUMULATION = {
     "lightning_trainer.py": [
         ("processes=DEVICES * NODES", "processes=2"),
         ("seed=0, num_workers=2", "seed=0, accumulate=2, num_workers=2"),
-        ('"logger": False', '"logger": False, "accumulate_grad_batches": 2'),
+        ("logger=False", "logger=False, accumulate_grad_batches=2"),
     ],
     "transformers_trainer.py": [
         ("self.args.world_size", "2"),

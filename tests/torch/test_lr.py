@@ -80,6 +80,7 @@ def positions(step):
     return k, k + 1
 
 
+@pytest.mark.filterwarnings("ignore:.*and the baseline, whose clock it is on")  # of 97 samples is shorter
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("samples", [150, 152, 97])
 def test_over_the_baseline_it_is_the_plain_scheduler(policy, samples):
@@ -186,16 +187,46 @@ def test_a_group_that_is_added_later_is_scaled_too(name):
     lr, lr_alone = (ScaledLR(POLICIES[name](o), SCHEDULE) for o in (opt, alone))
     trained(opt, lr, start)
     trained(alone, lr_alone, start)
-    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.01})
+    assert SCHEDULE[start].lr_scale == 2
+    lr.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.01})
     rows = trained(opt, lr, len(SCHEDULE) - start)
     assert [first for first, _ in rows] == [first for (first,) in trained(alone, lr_alone, len(SCHEDULE) - start)]
-    assert rows[0][1] == 0.01
+    assert rows[0][1] == 0.02
     assert rows[1][1] == pytest.approx(0.01 * SCHEDULE[start + 1].lr_scale, rel=0.05)
     if name == "steps":
         assert rows[-1][1] == pytest.approx(0.01 * 0.1 ** SCHEDULE[-1].lr_stage)
     again = ScaledLR(POLICIES[name](optimizer(0.1, 0.01)), SCHEDULE)
     again.load_state_dict(lr.state_dict())
     assert again.get_last_lr() == lr.get_last_lr()
+    with pytest.raises(ValueError, match=re.escape("the state is of 2 parameter groups, the optimizer here has 1")):
+        lr_alone.load_state_dict(lr.state_dict())
+
+
+def test_a_group_that_joins_at_a_share_of_the_present_rate():
+    opt = optimizer()
+    lr = ScaledLR(POLICIES["steps"](opt), SCHEDULE)
+    trained(opt, lr, 5)
+    lr.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr.scheduler.get_last_lr()[0] / 10})
+    assert all(head == pytest.approx(body / 10) for body, head in trained(opt, lr, 100))
+
+
+def test_a_group_that_joins_past_it():
+    """Is its rate scaled? Nobody can tell, but where there is no scale."""
+    opt = optimizer()
+    lr = ScaledLR(POLICIES["steps"](opt), SCHEDULE)
+    trained(opt, lr, 5)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.08})
+    said = "parameter group 1 joined the optimizer with the learning rate 0.08 while rates are scaled by 8"
+    with pytest.raises(RuntimeError, match=re.escape(said) + '.*as its "lr": 0.08, or 0.01 if it was a share'):
+        trained(opt, lr, 1)
+
+    opt = optimizer()
+    at = len(SCHEDULE) - 3
+    lr = ScaledLR(POLICIES["steps"](opt), SCHEDULE)
+    trained(opt, lr, at)
+    assert SCHEDULE[at].lr_scale == 1
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.08})
+    assert trained(opt, lr, 2)[1][1] == 0.08
 
 
 # -- resuming ----------------------------------------------------------------------------------------------------------

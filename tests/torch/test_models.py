@@ -176,6 +176,44 @@ def test_the_innermost_layer_also_where_another_error_was_caught():
         checkpoint(model["careful"], torch.zeros(1, 3), use_reentrant=False)
 
 
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+
+class Lost(nn.Module):
+    def forward(self, x):
+        return {}[len(x)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "advice"),
+    [
+        (nn.Conv3d(5, 2, 1), "In preflight channels= is their number"),
+        (nn.BatchNorm3d(5), "the layer takes another number of channels"),
+        (nn.Conv3d(4, 2, 1), "a model of B x T x C x H x W takes clips.transpose(1, 2)"),
+        (nn.Conv3d(3, 2, 1).bfloat16(), "in preflight dtype= is theirs, and autocast belongs in loss="),
+        (nn.Linear(8, 2).bfloat16(), "clips and weights are of different dtypes"),
+        (nn.Conv2d(3, 2, 1), "a model of images takes clips.transpose(1, 2).flatten(0, 1)"),
+        (nn.BatchNorm2d(3), "the layer takes inputs of another number of axes"),
+        (Masked(), "in preflight loss= calls it, with all its inputs"),
+        (nn.Conv3d(3, 2, 9), "keep sizes that the model's strides divide with multiple_of="),
+        (nn.Linear(9, 2), "fit position embeddings with PositionEmbeddings"),
+        (Lost(), None),
+    ],
+)
+def test_the_advice_fits_the_error(layer, advice):
+    model = nn.Sequential(nn.Identity(), layer)
+    failed = re.escape(f"layer 1 ({type(layer).__name__}) can't take 2x3x4x8x8: ")
+    with pytest.raises(ValueError, match=failed) as got, layer_errors(model):
+        model(torch.zeros(2, 3, 4, 8, 8))
+    if advice is None:
+        assert str(got.value).endswith("can't take 2x3x4x8x8: 2")
+    else:
+        assert advice in str(got.value)
+        assert ("PositionEmbeddings" in str(got.value)) == ("multiple_of" in advice or "PositionEmb" in advice)
+
+
 def test_an_error_of_memory_comes_through():
     model = nn.Sequential(nn.Upsample(size=2**46))
     with pytest.raises(RuntimeError, match="can't allocate memory"), layer_errors(model):

@@ -1,5 +1,6 @@
 """Video transformers through every shape of a schedule."""
 
+import copy
 import re
 
 import pytest
@@ -165,6 +166,44 @@ def wrapped(rank):
         for got, want in zip(model.parameters(), alone.parameters(), strict=True):
             grad = got.grad.full_tensor() if wrap is fully_shard else got.grad
             torch.testing.assert_close(grad, want.grad)
+
+
+def test_an_embeddings_weight_is_a_table():
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.positions = nn.Conv3d(3, 8, (2, 16, 16), (2, 16, 16)), nn.Embedding(64, 8)
+
+        def forward(self, x):
+            x = self.patches(x).flatten(2).transpose(1, 2)
+            return x + self.positions(torch.arange(x.shape[1]))
+
+    model = Looked()
+    embeddings = PositionEmbeddings(model, SCHEDULE.shape, patch=(2, 16, 16))
+    assert repr(embeddings) == "PositionEmbeddings(positions.weight: t 4 x h 4 x w 4)"
+    with embeddings.at(STEPS[0]):
+        model(clips(STEPS[0])).square().sum().backward()
+    assert (model.positions.weight.grad.abs().sum(1) > 0).all()  # not the first rows alone
+
+
+def test_a_copy_made_inside_of_a_step_keeps_nothing_of_the_tables():
+    model, embeddings = transformer()
+    with embeddings.at(STEPS[0]):
+        inside = copy.deepcopy(model)
+    full = torch.zeros(1, 3, 8, 64, 64)
+    inside.img_size, inside.num_frames = model.img_size, model.num_frames
+    torch.testing.assert_close(inside.eval()(full), model.eval()(full))
+
+
+def test_sizes_that_are_not_whole_patches_are_told_once():
+    model, embeddings = transformer()
+    schedule = Schedule(SCHEDULE.shape, samples=100, epochs=10)
+    step = next(step for step in schedule if tuple(step.shape)[1:] == (2, 45, 45))
+    cut = f"not whole patches of 2x16x16: {step.shape}. The rest of each clip is cut off"
+    with pytest.warns(RuntimeWarning, match=re.escape(cut) + ".*plan with multiple_of=16$"), embeddings.at(step):
+        pass
+    with embeddings.at(step), torch.no_grad():
+        model(torch.zeros(1, 3, *tuple(step.shape)[1:]))
 
 
 # -- models of others --------------------------------------------------------------------------------------------------

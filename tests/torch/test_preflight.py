@@ -167,6 +167,80 @@ def test_a_model_that_is_fitted_to_each_step():
         fly(model, schedule)
 
 
+class Sliced(nn.Module):
+    """Takes of its table as many rows as the clip has patches: at a coarse step those of the first frames."""
+
+    def __init__(self, name="pos_embed", stored=False):
+        super().__init__()
+        self.patches = nn.Conv3d(3, 8, (2, 4, 4), (2, 4, 4))
+        self.name = name
+        if stored:
+            self.grid_size, self.grid_depth = (8, 8), 4
+        else:
+            self.register_parameter(name, nn.Parameter(torch.randn(1, 4 * 8 * 8, 8)))
+
+    def forward(self, clips):
+        x = self.patches(clips).flatten(2).transpose(1, 2)
+        return x if hasattr(self, "grid_size") else x + getattr(self, self.name)[:, : x.shape[1]]
+
+
+WHOLE_PATCHES = {"multiple_of": 4, "frames_multiple_of": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (Sliced(), "pos_embed"),
+        (Sliced("place"), "place"),
+        (nn.Sequential(Sliced(stored=True)), "0.grid_size, 0.grid_depth"),
+        (nn.Sequential(nn.Identity(), Sliced()), "1.pos_embed"),
+    ],
+)
+def test_positions_that_nobody_fits_are_named(model, named):
+    told = re.escape(f"the model keeps positions of the full shape's patches ({named}), and at= was not given")
+    with pytest.warns(RuntimeWarning, match=told):
+        fly(model, plan(**WHOLE_PATCHES))
+    fly(model, plan(plan=Cycles(long=None, short=None)))  # one shape, its own
+    if "place" not in named:
+        embeddings = PositionEmbeddings(model, FULL, patch=(2, 4, 4))
+        assert fly(model, plan(**WHOLE_PATCHES), at=embeddings.at).warnings == ()
+
+
+def test_a_transformer_is_not_too_coarse_but_may_be_cut():
+    model = nn.Sequential(nn.Conv3d(3, 8, (2, 8, 8), (2, 8, 8)), nn.Flatten(2), nn.GELU())
+    report = fly(model, plan(multiple_of=8, frames_multiple_of=2))
+    assert min(row.feature_map[-1] for row in report.rows) == 2
+    assert (report.patch, report.warnings) == ((2, 8, 8), ())
+    with pytest.warns(RuntimeWarning, match=re.escape("not whole patches of 2x8x8: ") + ".*plan with multiple_of=8"):
+        report = fly(model, plan())
+    assert len(report.warnings) == 1
+    frames = nn.Conv2d(3, 8, 8, 8)  # frame by frame, as image models are used
+    report = fly(frames, plan(multiple_of=8), lambda m, clips: m(clips.transpose(1, 2).flatten(0, 1)).mean())
+    assert (report.patch, report.warnings) == ((1, 8, 8), ())
+    assert fly(net(), plan()).patch is None
+
+
+def test_batch_norms_that_are_not_converted_are_told_of():
+    class NormAct(nn.BatchNorm3d):
+        pass
+
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.BatchNorm3d(4))
+    with pytest.warns(RuntimeWarning, match="has batch norms and none of them is a SubBatchNorm; call"):
+        fly(model, plan(plan=Cycles(short=None)))
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), NormAct(4))
+    with pytest.warns(RuntimeWarning, match=re.escape("batch norm 1 (NormAct) not converted")):
+        report = fly(model, plan(plan=Cycles(short=None)))
+    assert len(report.warnings) == 1
+
+
+def test_advice_fits_the_error():
+    model = nn.Sequential(nn.Conv3d(5, 4, 3, padding=1))
+    with pytest.raises(RuntimeError, match=re.escape("In preflight channels= is their number")) as got:
+        fly(model, plan())
+    assert "PositionEmbeddings" not in str(got.value)
+    fly(model, plan(plan=Cycles(short=None)), channels=5)
+
+
 def test_a_compiled_model_is_compiled_for_every_step():
     compiled = []
 
@@ -232,6 +306,8 @@ def test_refuses():
 
     with pytest.raises(TypeError, match=re.escape("dataset (Stream) is a stream, which can't be asked for a clip")):
         fly(net(), plan(), dataset=Stream())
+    with pytest.raises(ValueError, match=r"the data set has 7 videos and the schedule was made for samples=\d+: some"):
+        fly(net(), plan(), dataset=[0] * 7)
     for wrong, meant in (("uint8", "uint8"), ("torch.float16", "float16"), (np.float32, "float32"), (None, "float32")):
         rule = f"dtype ({wrong!r}) must be a torch dtype; pass torch.{meant}"
         with pytest.raises(TypeError, match=re.escape(rule) + "$"):

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def noisy(model, clips):
     return model(clips).square().mean() * noise
 
 
+@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside of sub_batches")
 @pytest.mark.parametrize("training", [True, False])
 def test_everything_is_as_it_was(training):
     model = net()
@@ -69,7 +71,8 @@ def test_everything_is_as_it_was(training):
     model[4].eval()  # a frozen batch norm in a model that trains
     model[0].bias.requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters())
-    model(torch.rand(4, 3, 8, 16, 16)).sum().backward()
+    with sub_batches(model, plan()[-1]):
+        model(torch.rand(4, 3, 8, 32, 32)).sum().backward()
     optimizer.step()
     model[9].weight.grad = None
     if not training:
@@ -128,3 +131,118 @@ def test_a_failure_names_the_shape_and_leaves_all_as_it_was():
     with pytest.raises(RuntimeError, match=named):
         fly(model, plan())
     assert same(before, everything(model, optimizer))
+
+
+class Restless(nn.Module):
+    """Changes itself in every forward, in each way that models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key = nn.Conv3d(3, 4, 3, padding=1), nn.Conv3d(3, 4, 3, padding=1)
+        self.words = nn.Embedding(5, 8, max_norm=0.1)
+        self.bank, self.history, self.counts = torch.zeros(4), [torch.zeros(1)], {"passes": 0}
+        self.first_shape = None
+        self.torch, self.numpy, self.python = torch.Generator(), np.random.default_rng(0), random.Random(0)
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, clips):
+        with torch.no_grad():
+            for key, query in zip(self.key.parameters(), self.query.parameters(), strict=True):
+                key.data.lerp_(query, 0.1)
+            self.bank.add_(1)
+            self.history[0].add_(1)
+        self.history.append(clips.shape)
+        self.counts["passes"] += 1
+        self.first_shape = self.first_shape or clips.shape
+        self.extra = clips.detach()
+        self.frozen.requires_grad_(True)
+        self.register_forward_hook(lambda *_: None)
+        noise = torch.rand((), generator=self.torch) + self.numpy.random() + self.python.random()
+        return self.query(clips) * self.key(clips).detach() * noise + self.words(torch.arange(5)).sum()
+
+    def seen(self):
+        plain = {n: v for n, v in vars(self).items() if not n.startswith("_") and n not in ("torch", "numpy", "python")}
+        generators = self.torch.get_state(), self.numpy.bit_generator.state, self.python.getstate()
+        return [plain, generators, len(self._forward_hooks), self.frozen.requires_grad]
+
+
+def test_a_model_that_changes_itself_is_as_it_was():
+    torch.manual_seed(0)
+    model = Restless()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    objects = [id(p) for p in model.parameters()], id(model.history), id(model.bank)
+    before, seen = everything(model, optimizer), copy.deepcopy(model.seen())
+    fly(model, plan())
+    assert same(before, everything(model, optimizer))
+    assert same(seen, model.seen())
+    assert objects == ([id(p) for p in model.parameters()], id(model.history), id(model.bank))
+    model(torch.rand(1, 3, 4, 8, 8))  # and it does change
+    assert not same(seen, model.seen())
+    assert not same(before, everything(model, optimizer))
+
+
+def test_a_failure_leaves_a_model_that_changes_itself_as_it_was():
+    model = Restless()
+    model.query.register_forward_pre_hook(lambda _, args: args[0][:, :2])
+    seen, state = copy.deepcopy(model.seen()), copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 2 channels"):
+        fly(model, plan())
+    assert same(seen, model.seen())
+    assert same(state, model.state_dict())
+
+
+def test_an_optimizer_inside_of_backward_does_not_step():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
+    optimizers = {p: torch.optim.SGD([p], lr=0.1, momentum=0.9) for p in model.parameters()}
+
+    def update(parameter):
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+    state = copy.deepcopy(model.state_dict())
+    fly(model, plan())
+    assert same(state, model.state_dict())
+    assert not any(optimizer.state for optimizer in optimizers.values())
+    model(torch.rand(1, 3, 4, 8, 8)).sum().backward()  # the hooks are there again
+    assert not same(state, model.state_dict())
+    assert all(optimizer.state for optimizer in optimizers.values())
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated")  # torch.distributed.optim uses it
+def test_torchs_own_optimizers_in_backward_are_refused():
+    from torch.distributed.optim import _apply_optimizer_in_backward
+
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
+    _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    state = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        ValueError, match=re.escape("parameter 0.weight has an optimizer that steps inside of backward")
+    ):
+        fly(model, plan())
+    assert same(state, model.state_dict())
+
+
+def test_a_lazy_model_is_refused_before_the_first_pass():
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.LazyConv3d(4, 1))
+    with pytest.raises(ValueError, match=re.escape("is not built yet, layer 1 (LazyConv3d): a lazy layer")):
+        fly(model, plan())
+    assert model[1].has_uninitialized_params()
+
+
+def test_reading_clips_leaves_the_random_states():
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, sample):
+            noise = random.random() + np.random.rand() + torch.rand(())  # noqa: NPY002
+            return noise * torch.zeros(3, *tuple(sample.step.shape)[1:])
+
+    model = net()
+    before = everything(model, torch.optim.SGD(model.parameters()))
+    report = fly(model, plan(), dataset=Noisy())
+    assert report.rows[0].read_seconds > 0
+    assert same(before, everything(model, torch.optim.SGD(model.parameters())))

@@ -28,6 +28,7 @@ def two_ranks(rank, step):
     plain_batch_norm_on_all_clips(rank, step, torch.contiguous_format)
     plain_batch_norm_on_all_clips(rank, step, torch.channels_last_3d, momentum=None)
     plain_batch_norm_on_all_clips(rank, step, torch.contiguous_format, affine=False)
+    maps_without_a_cell(rank, step)
     half_precision_and_compiled(rank, step)
     a_network_of_half_precision(step)
 
@@ -57,6 +58,24 @@ def plain_batch_norm_on_all_clips(rank, step, layout, **options):
     for got, want in zip(ours.buffers(), plain.buffers(), strict=True):
         close(got, want, 1e-12)
     assert torch.equal(model.eval()(part), ours(part))
+
+
+def maps_without_a_cell(rank, step):
+    """A branch for regions where one process, or neither, has found one."""
+    x = batch(2, (4, 2, 3, 3), dtype=torch.float64).requires_grad_()
+    none, alone = torch.zeros(2, 4, 2, 0, 3, dtype=torch.float64, requires_grad=True), nn.BatchNorm3d(4).double()
+    norm = SubBatchNorm3d(4).double()
+    for _ in range(2):
+        with splitting([norm], step, 8, clips=2):
+            out = norm(x if rank else none)
+            out.cos().sum().backward()
+            norm(none)  # of both: nothing to learn
+        alone(x).cos().sum().backward()
+    if rank:
+        close(out, alone(x), 1e-12)
+        close(norm.weight.grad, alone.weight.grad, 1e-12)
+    close(norm.running_var, 0.81 + 0.19 * x.detach().var([0, 2, 3, 4]), 1e-12)
+    assert int(norm.num_batches_tracked) == 4
 
 
 def half_precision_and_compiled(rank, step):

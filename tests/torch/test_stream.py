@@ -252,3 +252,80 @@ def test_an_empty_source():
         batches(StreamDataset([], SCHEDULE, place))
     with pytest.raises(ValueError, match=re.escape("source has no item for worker 1 of 2; give it more items (or sha")):
         batches(StreamDataset(["one"], SCHEDULE, place), num_workers=2)
+
+
+# -- passes ------------------------------------------------------------------------------------------------------------
+
+
+class Shuffled(IterableDataset):
+    """A source that shuffles by the pass it is told of, as Hugging Face's do."""
+
+    def __init__(self):
+        self.passes = [0]
+
+    def set_epoch(self, number):
+        self.passes.append(number)
+
+    def __iter__(self):
+        return iter(torch.randperm(VIDEOS, generator=torch.Generator().manual_seed(self.passes[-1])).tolist())
+
+
+def test_a_source_is_told_its_pass():
+    source = Shuffled()
+    dataset = StreamDataset(source, SCHEDULE, place)
+    passes = orders(batches(dataset))
+    assert source.passes[1:] == list(range(len(source.passes) - 1))
+    assert len(source.passes) > len(passes) > 10
+    assert len(set(passes)) > len(passes) - 2
+    start = next(step for step in SCHEDULE if step.first >= 5 * VIDEOS)
+    resumed = Shuffled()
+    next(iter(StreamDataset(resumed, SCHEDULE[start.index :], place)))
+    assert resumed.passes[1] == start.first // VIDEOS == 5
+
+
+def orders(found):
+    """The order of each whole pass, in which every item comes once."""
+    items = [int(item) for batch in found for item in batch[0]]
+    passes = [tuple(items[at : at + VIDEOS]) for at in range(0, len(items) - VIDEOS + 1, VIDEOS)]
+    assert all(sorted(each) == list(range(VIDEOS)) for each in passes)
+    return passes
+
+
+def numbers_of(shards):
+    for shard in shards:
+        yield from ({"number": 3 * shard + n} for n in range(3))
+
+
+def number(item, sample):
+    return item["number"], sample.position
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shuffled_stream_of_hugging_face_has_another_order_in_each_pass(workers):
+    datasets = pytest.importorskip("datasets", reason="datasets is missing: shuffled streams of it were NOT tested")
+    source = datasets.IterableDataset.from_generator(numbers_of, gen_kwargs={"shards": list(range(4))})
+    source = source.shuffle(seed=1, buffer_size=5)
+    found = batches(StreamDataset(source, SCHEDULE, number), num_workers=workers)
+    if not workers:
+        passes = orders(found)
+        assert len(set(passes)) > len(passes) - 2
+    again = batches(StreamDataset(source, SCHEDULE, number), num_workers=workers)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(found, again, strict=True))
+    assert len({tuple(batch[0].tolist()) for batch in found}) > len(found) / 2
+
+
+def test_nodes_of_torchdata():
+    nodes = pytest.importorskip("torchdata.nodes", reason="torchdata is missing: its nodes were NOT tested")
+    sampler = torch.utils.data.RandomSampler(range(VIDEOS), generator=torch.Generator().manual_seed(0))
+    source = nodes.Loader(nodes.MapStyleWrapper({n: n for n in range(VIDEOS)}, sampler))
+    passes = orders(batches(StreamDataset(source, SCHEDULE, place)))
+    assert len(set(passes)) > len(passes) - 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")  # its own
+def test_a_shuffled_web_dataset_has_another_order_in_each_pass(shards):
+    wds = pytest.importorskip("webdataset", reason="webdataset is missing: shuffled streams of it were NOT tested")
+    source = wds.WebDataset(shards, shardshuffle=4).shuffle(6)
+    dataset = StreamDataset(source, SCHEDULE, lambda item, sample: (int(item["cls"]), sample.position))
+    passes = orders(batches(dataset))
+    assert len(set(passes)) > len(passes) - 2

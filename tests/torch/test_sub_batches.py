@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -30,19 +31,29 @@ class Own(nn.BatchNorm3d):
 def net():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv3d(3, 4, 3),
+        nn.Conv3d(3, 4, (1, 3, 3)),
         nn.BatchNorm3d(4),
-        nn.Sequential(nn.Conv3d(4, 4, 1), Own(4), nn.BatchNorm3d(4)),
-        nn.SyncBatchNorm(4),
+        nn.Sequential(nn.Conv3d(4, 4, 1), nn.Identity(), nn.BatchNorm3d(4)),
     )
 
 
-def test_convert_and_revert_change_nothing_but_the_kind():
+def mixed():
+    """The net with batch norms that stay as they are."""
     model = net()
+    model[2][1] = Own(4)
+    return model.append(nn.SyncBatchNorm(4))
+
+
+LEFT = re.escape("batch norms 2.1 (Own), 3 (SyncBatchNorm) not converted: the mini-batch is normalised as a whole")
+
+
+def test_convert_and_revert_change_nothing_but_the_kind():
+    model = mixed()
     frozen = model[1].weight.requires_grad_(False)
     parameters, buffers = list(model.parameters()), list(model.buffers())
     state, modules = {k: v.clone() for k, v in model.state_dict().items()}, list(model.modules())
-    assert SubBatchNorm3d.convert(model) is model
+    with pytest.warns(RuntimeWarning, match=LEFT):
+        assert SubBatchNorm3d.convert(model) is model
     assert [type(m) for m in (model[1], model[2][1], model[2][2], model[3])] == [
         SubBatchNorm3d, Own, SubBatchNorm3d, nn.SyncBatchNorm,
     ]  # fmt: skip
@@ -69,7 +80,8 @@ def test_each_class_converts_its_own_dimension_and_a_root():
 
 def test_their_base_converts_and_reverts_all_three():
     model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), Own(2))
-    assert SubBatchNorm.convert(model) is model
+    with pytest.warns(RuntimeWarning, match=re.escape("batch norm 3 (Own) not converted")):
+        assert SubBatchNorm.convert(model) is model
     assert [type(m) for m in model] == [SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, Own]
     SubBatchNorm.revert(model)
     assert [type(m) for m in model] == [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, Own]
@@ -171,17 +183,52 @@ def test_activation_checkpointing_inside_the_step():
     close(model[1].running_var, other[1].running_var)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing_with_backward_outside_is_refused(reentrant):
+    """As Lightning calls it, after `training_step`: the block would run again on the whole mini-batch."""
+    model = SubBatchNorm3d.convert(net())
+    other, plain = copy.deepcopy(model), SubBatchNorm3d.convert(net())
+    x = batch(64, (3, 2, 23, 23)).requires_grad_()
+    with sub_batches(model, SCHEDULE[0]):
+        loss = checkpoint(model, x, use_reentrant=reentrant).square().mean()
+    again = re.escape("a SubBatchNorm3d runs again in a backward() outside of sub_batches")
+    with pytest.raises(RuntimeError, match=again):
+        loss.backward()
+    # In a second `with` of the same step it is right, as in the LightningModule of docs/torch.md.
+    with sub_batches(other, SCHEDULE[0]):
+        loss = checkpoint(other, x, use_reentrant=reentrant).square().mean()
+    with sub_batches(other, SCHEDULE[0]):
+        loss.backward()
+    with sub_batches(plain, SCHEDULE[0]):
+        plain(x).square().mean().backward()
+    for got, want in zip(other.parameters(), plain.parameters(), strict=True):
+        close(got.grad, want.grad)
+
+
+@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside of sub_batches")
+def test_a_model_that_never_trains_in_steps_may_be_checkpointed():
+    model = SubBatchNorm3d.convert(net())
+    with sub_batches(model, SCHEDULE[0]):
+        fresh = copy.deepcopy(model)
+    checkpoint(fresh, batch(4, (3, 4, 8, 8)), use_reentrant=False).sum().backward()
+    assert fresh[0].weight.grad.isfinite().all()
+
+
 def test_copies_have_splits_of_their_own():
     """An EMA copy, made inside a step or outside, follows only the steps that it is given."""
     model = SubBatchNorm3d.convert(net())
     average = torch.optim.swa_utils.AveragedModel(model)
     with sub_batches(model, SCHEDULE[0]):
         assert (model[1].splits, average.module[1].splits) == (8, 1)
-        inside = copy.deepcopy(model)
+        inside, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         average.update_parameters(model)
-    assert (model[1].splits, inside[1].splits) == (1, 8)
-    with sub_batches(inside, SCHEDULE[-1]):
-        assert inside[1].splits == 1
+        assert (model[1].splits, model[1].clips) == (8, 64)
+    for other in (inside, pickled, copy.copy(model[1]), copy.deepcopy(model[1])):
+        norm = other[1] if isinstance(other, nn.Sequential) else other
+        assert (norm.splits, norm.ranks, norm.clips) == (1, 1, 0)
+        assert vars(norm).keys() == vars(SubBatchNorm.convert(nn.BatchNorm3d(4))).keys()
+    with sub_batches(inside, SCHEDULE[0]):
+        assert (inside[1].splits, pickled[1].splits) == (8, 1)
     assert average.eval()(batch(4, (3, 4, 6, 6))).isfinite().all()
 
 

@@ -66,8 +66,8 @@ void ColumnTable::order_values(std::int64_t values) {
   for (const std::int32_t value : value_) pixel_.push_back(value / channels);
 }
 
-void ColumnTable::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar, bool bytes,
-                       Pulse& pulse) {
+void ColumnTable::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes,
+                       bool planar, bool bytes, Pulse& pulse) {
   const std::int64_t channels = static_cast<std::int64_t>(scale.times.size());
   lanes_ = lanes;
   const std::int64_t values = static_cast<std::int64_t>(line.first.size()) * channels;
@@ -196,8 +196,8 @@ void ColumnTable::fill_bytes(std::int64_t width, Pulse& pulse) {
   columns_.reach = furthest + last_window + window;
 }
 
-void ColumnTables::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code, bool planar,
-                        bool bytes, Pulse& pulse) {
+void ColumnTables::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale,
+                        const RowCode& code, bool planar, bool bytes, Pulse& pulse) {
   used_ = line.count <= most_summed ? 1 : (line.count + summed_together - 1) / summed_together;
   if (tables_.size() < used_) tables_.resize(used_);
   if (used_ == 1) {

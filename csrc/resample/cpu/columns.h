@@ -50,8 +50,8 @@ constexpr int most_summed = 64, summed_together = 32;
 // Columns with the memory behind it. `bytes`: rows are uint8, side by side, and the code has the byte shuffle.
 class ColumnTable {
  public:
-  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar, bool bytes,
-            Pulse& pulse);
+  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar,
+            bool bytes, Pulse& pulse);
   const Columns& columns() const { return columns_; }
   std::int64_t row_floats() const { return std::int64_t{columns_.vectors} * 4 * lanes_; }
 
@@ -76,8 +76,8 @@ class ColumnTable {
 // The columns of a clip: one table, or for wide cells several of a few taps each.
 class ColumnTables {
  public:
-  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code, bool planar, bool bytes,
-            Pulse& pulse);
+  void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code,
+            bool planar, bool bytes, Pulse& pulse);
   const Columns& columns() const { return tables_[0].columns(); }
   std::int64_t row_floats() const { return tables_[0].row_floats(); }
   bool of_bytes() const { return columns().group > 0; }

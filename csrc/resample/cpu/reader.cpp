@@ -97,24 +97,25 @@ void Reader::fill(Ring& ring, std::int64_t until) {
   }
 }
 
-// Sums many rows a few at a time, so that few are left to sum; see most_summed. Returns how many.
-int Reader::sum_rows(int count) {
+// Sums many rows, a few at a time and these in double, to the one row that is left; see most_summed.
+void Reader::sum_rows(int count) {
   const std::int64_t width = columns_.row_floats();
-  const int groups = (count + summed_together - 1) / summed_together;
-  float* to = sums_.at_least((groups + 1) * width);
+  float *zeros = sums_.at_least(2 * width), *sum = zeros + width;
+  totals_.assign(width, 0.0);
   Columns unscaled{};
   unscaled.channels = 1;
-  unscaled.shift = std::fill_n(to, width, 0.0f) - width;
-  for (int g = 0; g < groups; ++g) {
-    const int from = g * summed_together, own = std::min(summed_together, count - from);
-    to += width;
+  unscaled.shift = zeros;
+  std::fill_n(zeros, width, 0.0f);
+  for (int from = 0; from < count; from += summed_together) {
+    const int own = std::min(summed_together, count - from);
     code_.down(rows_.data() + from, weights_.data() + from, own, unscaled, DType::f32, Layout::thwc,
-               {to, width, width, 0});
+               {sum, width, width, 0});
+    for (std::int64_t i = 0; i < width; ++i) totals_[i] += sum[i];
     pulse_.beat(own * width);
-    rows_[g] = to;
-    weights_[g] = 1;
   }
-  return groups;
+  for (std::int64_t i = 0; i < width; ++i) sum[i] = static_cast<float>(totals_[i]);
+  rows_[0] = sum;
+  weights_[0] = 1;
 }
 
 void Reader::write_row(std::int64_t y, int frames, const float* frame_weight, char* frame) {
@@ -128,7 +129,7 @@ void Reader::write_row(std::int64_t y, int frames, const float* frame_weight, ch
       weights_[count] = lines_.weight[y * lines_.count + t] * frame_weight[f];
     }
   }
-  if (count > most_summed) count = sum_rows(count);
+  if (count > most_summed) sum_rows(count), count = 1;
   pulse_.beat(count * columns_.row_floats());
   const bool planar = out_.layout == Layout::cthw;
   const std::int64_t planes = planar ? out_.c : 1, bytes = out_.w * (planar ? 1 : out_.c) * bytes_of(out_.dtype);

@@ -42,7 +42,7 @@ class Reader {
   void fill(Ring& ring, std::int64_t until);
   const std::uint8_t* bytes_of_row(const char* from, const char* end, int copy);
   const float* floats_of_row(const char* from);
-  int sum_rows(int count);
+  void sum_rows(int count);
   void write_row(std::int64_t y, int frames, const float* frame_weight, char* frame);
 
   const RowCode& code_;
@@ -53,7 +53,8 @@ class Reader {
   ClipView video_{};
   Cells t_{}, h_{}, w_{};
   char* clip_ = nullptr;
-  // Past the part of the video that has no gaps, around frame 0, row 0; and how far it is to that of other frames, rows.
+  // Past the part of the video that has no gaps, around frame 0, row 0; and how far it is to that of other frames,
+  // rows.
   const char* block_end_ = nullptr;
   std::int64_t block_pitch_t_ = 0, block_pitch_h_ = 0;
   Beyond beyond_{};
@@ -69,6 +70,7 @@ class Reader {
   std::vector<const float*> rows_;
   std::vector<float> weights_;
   Scratch<float> sums_;
+  std::vector<double> totals_;
 };
 
 }  // namespace multigrid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -17,7 +18,8 @@ from pymultigrid._clock import Clock
 class ScaledLR(schedules.LearningRateSchedule):
     """A Keras learning-rate schedule written for the baseline, made right for a multigrid schedule.
 
-    `MultigridCallback` puts it around the optimizer's own schedule while `fit` runs; it is for loops of your own too.
+    `MultigridCallback` puts it around the optimizer's own schedule, or number, while a step is trained; it is for loops
+    of your own too.
 
     >>> import keras
     >>> from pymultigrid import Schedule, Shape
@@ -40,7 +42,8 @@ class ScaledLR(schedules.LearningRateSchedule):
     Parameters
     ----------
     policy
-        Any Keras learning-rate schedule that counts iterations, or a number.
+        Any Keras learning-rate schedule that counts iterations; or a number, a variable or a function without
+        arguments, as Keras' optimizers have.
     schedule
         The steps that will be trained; a slice counts as the whole that it is of.
 
@@ -51,19 +54,25 @@ class ScaledLR(schedules.LearningRateSchedule):
     ValueError
         `policy` is scaled already.
 
+    Warns
+    -----
+    UserWarning
+        `policy` decays over another number of iterations than the baseline's.
+
     Notes
     -----
     Source: Wu et al. 2020, section 3 (linear scaling rule, Goyal et al. 2017) on the long cycle's batch only. Two
     numbers per step are kept in memory and in a traced graph.
     """
 
-    def __init__(self, policy: schedules.LearningRateSchedule | float, schedule: Schedule) -> None:
+    def __init__(self, policy: Any, schedule: Schedule) -> None:
         if isinstance(policy, ScaledLR):
             raise ValueError("policy is a ScaledLR already; pass the learning-rate schedule inside it, policy.policy")
-        if not isinstance(policy, (schedules.LearningRateSchedule, int, float)):
+        if not (callable(policy) or isinstance(policy, (int, float, keras.Variable))):
             raise TypeError(f"policy ({policy!r}) must be a Keras LearningRateSchedule or a number")
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")
+        _check_length(policy, schedule)
         self.policy = policy
         self.schedule = schedule.whole
         clock = Clock(self.schedule)
@@ -74,12 +83,20 @@ class ScaledLR(schedules.LearningRateSchedule):
         """Return the learning rate of the schedule's step with this index."""
         index = ops.clip(ops.cast(step, "int32"), 0, len(self._scale) - 1)
         at = ops.take(ops.convert_to_tensor(self._baseline), index)
-        rate = self.policy(at) if callable(self.policy) else self.policy
+        rate: Any = self.policy
+        if isinstance(rate, schedules.LearningRateSchedule):
+            rate = rate(at)
+        elif callable(rate):
+            rate = rate()
         return rate * ops.take(ops.convert_to_tensor(self._scale), index)
 
     def get_config(self) -> dict[str, Any]:
         """Return the policy's configuration and the schedule's numbers, for a saved model."""
-        policy = schedules.serialize(self.policy) if callable(self.policy) else self.policy
+        policy: Any = self.policy
+        if isinstance(policy, keras.Variable):
+            policy = float(ops.copy(policy))
+        elif callable(policy):
+            policy = keras.saving.serialize_keras_object(policy)
         return {"policy": policy, "schedule": self.schedule.to_dict()}
 
     @classmethod
@@ -87,5 +104,33 @@ class ScaledLR(schedules.LearningRateSchedule):
         """Build it from what `get_config` returned."""
         policy = config["policy"]
         if isinstance(policy, dict):
-            policy = schedules.deserialize(policy)
+            policy = keras.saving.deserialize_keras_object(policy)
         return cls(policy, Schedule.from_dict(config["schedule"]))
+
+
+def _check_length(policy: Any, schedule: Schedule) -> None:
+    """Tell of a policy that is written for another clock: of multigrid's steps, or of epochs."""
+    baseline = schedule.baseline_iterations
+    name, about = type(policy).__name__, "a policy is read on the clock of the baseline"
+    if type(policy) is schedules.PiecewiseConstantDecay:
+        last, epochs = max(policy.boundaries, default=baseline), schedule.baseline_epochs
+        if last <= epochs and 2 * epochs < baseline:
+            warnings.warn(
+                f"{name} has its last boundary at iteration {last:g}, and {about}, which has {baseline} iterations in "
+                f"{epochs:g} epochs; boundaries count iterations: epoch e begins at e * schedule.baseline_iterations / "
+                f"{epochs:g}",
+                stacklevel=3,
+            )
+        return
+    if type(policy) is schedules.CosineDecay:
+        length = policy.decay_steps + policy.warmup_steps
+    elif type(policy) is schedules.PolynomialDecay and not policy.cycle:
+        length = policy.decay_steps
+    else:
+        return
+    if abs(length - baseline) > 0.05 * baseline:
+        warnings.warn(
+            f"{name} decays over {length:g} iterations, and {about}, which has {baseline} iterations (and multigrid "
+            f"{len(schedule.whole)} steps); write it for schedule.baseline_iterations",
+            stacklevel=3,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, TypeVar
 
 import keras
@@ -44,6 +45,8 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
 
     splits: int = 1
     """Sub-batches of the next training call. No weight, and no part of the configuration."""
+    traced: int = 0
+    """What `splits` was in the last call that ran in Python; where a trace runs instead, it keeps that number."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -59,24 +62,39 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
 
         The layers stay the same objects with the same weights, whatever kind of model holds them, built or not:
         optimizers don't notice. Subclasses of Keras' layer and those with ``synchronized`` or ``renorm`` are left
-        alone. A model that is saved keeps the kind; `revert` it first for a file that needs no pymultigrid.
+        alone, and a warning names them. A model that is saved keeps the kind; `revert` it first for a file that needs
+        no pymultigrid.
         """
         for layer in model._flatten_layers():
-            if type(layer) is keras.layers.BatchNormalization and _plain(layer):
+            if cls.converts(layer):
                 object.__setattr__(layer, "__class__", cls)
+            elif isinstance(layer, keras.layers.BatchNormalization) and not isinstance(layer, cls):
+                warnings.warn(
+                    f"{layer.name} ({type(layer).__name__}) keeps the statistics of the whole mini-batch: convert "
+                    "takes keras.layers.BatchNormalization alone, without synchronized=True and renorm=True; if the "
+                    "class is yours, derive it from SubBatchNormalization",
+                    stacklevel=2,
+                )
         return model
+
+    @classmethod
+    def converts(cls, layer: Any) -> bool:
+        """Whether `convert` would make `layer` a sub-batch one."""
+        return type(layer) is keras.layers.BatchNormalization and _plain(layer)
 
     @classmethod
     def revert(cls, model: Model) -> Model:
         """Undo `convert`, in place, and return the model; the moving statistics stay."""
         for layer in model._flatten_layers():
             if type(layer) is cls:
-                layer.__dict__.pop("splits", None)
+                for name in ("splits", "traced"):
+                    layer.__dict__.pop(name, None)
                 object.__setattr__(layer, "__class__", keras.layers.BatchNormalization)
         return model
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise B x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
+        object.__setattr__(self, "traced", self.splits)
         if not (training and self.trainable) or self.splits == 1:
             return super().call(inputs, training=training, mask=mask)
         if mask is not None:
@@ -89,7 +107,7 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
         channel = self.axis % rank
         cells = [axis for axis in range(1, rank) if axis != channel]
         per_clip = [-1 if axis == 0 else x.shape[axis] if axis == channel else 1 for axis in range(rank)]
-        sub_batch = self._sub_batches(x, at_least_two=not cells)
+        sub_batch = self._sub_batches(x, cells)
 
         def average(values: Any) -> Any:
             """Average over the cells and the sub-batch, for each clip: B x C."""
@@ -110,10 +128,13 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
             out = out + ops.reshape(ops.cast(self.beta, x.dtype), [1, *per_clip[1:]])
         return ops.cast(out, self.compute_dtype)
 
-    def _sub_batches(self, x: Any, *, at_least_two: bool) -> Any:
-        """Return the sub-batch of each clip; one value per clip is no statistic, so `at_least_two` clips then."""
-        clips = ops.shape(x)[0]
-        most = ops.maximum(clips // 2, 1) if at_least_two else clips
+    def _sub_batches(self, x: Any, cells: list[int]) -> Any:
+        """Return the sub-batch of each clip; where a clip has one value alone, a sub-batch has two clips at least."""
+        shape = ops.shape(x)
+        clips, values = shape[0], 1
+        for axis in cells:
+            values = values * shape[axis]
+        most = ops.where(values > 1, clips, ops.maximum(clips // 2, 1))
         return ops.arange(clips, dtype="int32") % ops.cast(ops.minimum(self.splits, most), "int32")
 
     def _track(self, mean: Any, var: Any) -> None:

@@ -1,14 +1,11 @@
-"""Mini-batches for `model.fit`: each clip read on the grid that its step asks for."""
+"""Labelled video files for Keras: mini-batches for training, views for evaluation."""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,142 +14,12 @@ import numpy as np
 
 from pymultigrid import Schedule, Shape, resample
 from pymultigrid._resample import default_threads
-from pymultigrid._sample import Sample, mini_batch
-from pymultigrid.keras.callback import MultigridCallback
+from pymultigrid._sample import Sample
+from pymultigrid.keras._batches import batches
+from pymultigrid.keras._callback import MultigridCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Read = Callable[[Sequence[Sample]], tuple[Any, Any]]
-
-
-def batches(
-    steps: MultigridCallback | Schedule,
-    read: Read,
-    *,
-    seed: int = 0,
-    rank: int | None = None,
-    workers: int | None = None,
-) -> Any:
-    """Return mini-batches for ``model.fit``, read as you like: what `VideoDataset.training` is made of.
-
-    >>> import numpy as np
-    >>> from pymultigrid import Schedule, Shape, resample
-    >>> from pymultigrid.keras import batches
-    >>> schedule = Schedule(Shape(2, 8, 32, 32), samples=10, epochs=4)
-    >>> videos, labels = np.zeros((10, 20, 48, 48, 3), "uint8"), np.arange(10)
-    >>> def read(samples):
-    ...     clips = [videos[s] for s in samples]
-    ...     grids = [s.grid((20, 48, 48)) for s in samples]
-    ...     return resample(clips, grids, layout="THWC"), labels[[s.index for s in samples]]
-    >>> for step, (clips, labels_of_clips) in zip(schedule, batches(schedule, read)):
-    ...     assert tuple(clips.shape) == (*tuple(step.shape), 3)
-
-    On TensorFlow it is a `tf.data.Dataset` with open axes (`fit` would take the first two mini-batches' sizes for
-    fixed); on JAX and PyTorch a `keras.utils.PyDataset`, in the schedule's order whatever ``fit(shuffle=)`` says.
-
-    Parameters
-    ----------
-    steps
-        The callback that `fit` gets: each time the data is iterated it begins where training is, also in a model that
-        was loaded or that BackupAndRestore restores. For a loop of your own a schedule, which begins at its first step.
-    read
-        From a sequence of samples to (clips, labels), NumPy arrays or structures of them; it is called in threads.
-        Clips have five axes, in Keras' image data format.
-    seed
-        The run's, in [0, 2**64): it decides the order of the videos and every grid.
-    rank
-        Which of the schedule's ``processes`` this is. None reads for all of them: one process that feeds all devices,
-        as under ``tf.distribute.MirroredStrategy`` or ``keras.distribution.DataParallel``.
-    workers
-        Threads that read, each a mini-batch. None: as many as there are cores.
-
-    Raises
-    ------
-    ValueError
-        The seed or rank is out of its range, or the schedule has no ``samples``.
-    """
-    schedule = steps.schedule if isinstance(steps, MultigridCallback) else steps
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"steps ({steps!r}) must be a MultigridCallback, or a Schedule for a loop of your own")
-    if not len(schedule):
-        raise ValueError("schedule has no steps; there is nothing left to train")
-    workers = default_threads() if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers ({workers}) must be at least 1: the threads that read")
-    first = mini_batch(schedule, schedule[0], seed=seed, rank=rank)[:1]  # refuses a wrong seed or rank here
-
-    def iterate() -> Iterator[tuple[Any, Any]]:
-        rest = steps.rest if isinstance(steps, MultigridCallback) else schedule
-        return read_ahead(read, (mini_batch(schedule, step, seed=seed, rank=rank) for step in rest), workers)
-
-    if keras.backend.backend() != "tensorflow":
-        return Batches(iterate)
-    import tensorflow as tf  # Keras' own backend here; no other part of the adapter needs it
-
-    signature = keras.tree.map_structure(lambda array: tf.TensorSpec(*_open(array)), read(first))
-    return tf.data.Dataset.from_generator(iterate, output_signature=signature)
-
-
-def _open(array: Any) -> tuple[tuple[int | None, ...], Any]:
-    """Return the shape of `array` with the axes open that differ between mini-batches, and its dtype."""
-    array = np.asarray(array)
-    shape: list[int | None] = [None, *array.shape[1:]]
-    if array.ndim == 5:
-        channel = 4 if keras.config.image_data_format() == "channels_last" else 1
-        shape = [size if axis == channel else None for axis, size in enumerate(array.shape)]
-    return tuple(shape), array.dtype
-
-
-def read_ahead(read: Read, items: Iterator[Sequence[Sample]], workers: int) -> Iterator[tuple[Any, Any]]:
-    """Yield ``read(item)`` in order, with one more item under way than there are threads."""
-    pool = ThreadPoolExecutor(workers, "pymultigrid")
-    try:
-        waiting = deque(pool.submit(read, item) for item in islice(items, workers + 1))
-        while waiting:
-            ready = waiting.popleft().result()
-            item = next(items, None)
-            if item is None:
-                pool.shutdown(wait=False)  # the threads end with their last item, whether or not anyone takes it
-            else:
-                waiting.append(pool.submit(read, item))
-            yield ready
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Batches(keras.utils.PyDataset):
-    """Mini-batches as JAX and PyTorch take them: a stream that item 0 starts anew, and that keeps its order.
-
-    `fit` shuffles a PyDataset that has a length, so this has none: the callback ends training.
-    """
-
-    num_batches = None
-
-    def __init__(self, iterate: Callable[[], Iterator[tuple[Any, Any]]]) -> None:
-        super().__init__()
-        self._iterate = iterate
-        self._stream: Iterator[tuple[Any, Any]] | None = None
-        self._last: tuple[Any, Any] | None = None
-        self._over = 0
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        if index == 0 or self._stream is None:
-            self._stream, self._over = self._iterate(), 0
-        batch = next(self._stream, None)
-        if batch is not None:
-            self._last = batch
-            return batch
-        # JAX asks for a mini-batch more than it trains.
-        self._over += 1
-        if self._last is None or self._over > 2:
-            raise RuntimeError(
-                "the schedule is over and fit asks for more mini-batches; pass callbacks=[MultigridCallback(schedule)]"
-            )
-        return self._last
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self._iterate()
 
 
 class VideoDataset:
@@ -169,8 +36,8 @@ class VideoDataset:
     ...     file.mux(stream.encode())
     >>> dataset = VideoDataset([path, path], labels=[0, 1], mean=0.45, std=0.225, stride=2)
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(dataset), epochs=12)
-    >>> for step, (clips, labels) in zip(schedule, dataset.training(schedule)):
-    ...     assert tuple(clips.shape) == (*tuple(step.shape), 3)
+    >>> for step, (clips, labels) in dataset.training(schedule):
+    ...     assert clips.shape == (*tuple(step.shape), 3)
     >>> views, labels = dataset.evaluation(schedule.shape, clips=2, crops=3)[1]
     >>> views.shape, labels.tolist()
     ((6, 8, 32, 32, 3), [1, 1, 1, 1, 1, 1])
@@ -183,7 +50,8 @@ class VideoDataset:
     paths
         The video files.
     labels
-        One for each: a number, an array, or a tuple or dictionary of them for a model with several outputs.
+        One for each, taken by position: a number, an array or list of numbers (one-hot), or a tuple or dictionary of
+        them for a model with several outputs.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
@@ -222,6 +90,7 @@ class VideoDataset:
         from pymultigrid._files import VideoFiles  # PyAV is needed by those who read files, not by the rest
 
         self.files = VideoFiles(paths, labels, **sampling)
+        _check_labels(labels)
         self.classes: tuple[str, ...] = ()
         layout = "THWC" if keras.config.image_data_format() == "channels_last" else "CTHW"
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "layout": layout}
@@ -255,8 +124,8 @@ class VideoDataset:
     def training(self, steps: MultigridCallback | Schedule, **options: Any) -> Any:
         """Return mini-batches for ``model.fit``: (clips, labels), each clip on its sample's grid.
 
-        `steps` is the callback that `fit` gets; it and the options ``seed=``, ``rank=`` and ``workers=`` are those of
-        `batches`.
+        `steps` is the callback that `fit` gets, or for a loop of your own the schedule, which gives (step, mini-batch);
+        it and the options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
         """
         return batches(steps, self.read, **options)
 
@@ -314,5 +183,24 @@ class VideoViews(keras.utils.PyDataset):
 
 
 def _stack(labels: Sequence[Any]) -> Any:
-    """Make arrays of labels, keeping their structure."""
-    return keras.tree.map_structure(lambda *values: np.asarray(values), *labels)
+    """Make arrays of labels: one for each entry of a tuple or dictionary."""
+    first = labels[0]
+    if isinstance(first, Mapping):
+        return {name: _stack([label[name] for label in labels]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(map(_stack, zip(*labels, strict=True)))
+    return np.asarray(labels)
+
+
+def _check_labels(labels: Sequence[Any]) -> None:
+    """Refuse labels that Keras cannot train on."""
+    try:
+        arrays = keras.tree.flatten(_stack(list(labels)))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"labels differ in their shape or structure: {error}; pass the same for each video") from error
+    for array in arrays:
+        if array.dtype.kind in "OSU":
+            raise TypeError(
+                f"labels has {array.flat[0]!r} and must have numbers, arrays or lists of them, or tuples or "
+                "dictionaries of these; number the classes from 0 on, as VideoDataset.from_folder does"
+            )

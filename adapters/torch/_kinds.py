@@ -1,0 +1,13 @@
+"""What arguments must be, where that is torch's."""
+
+from __future__ import annotations
+
+import reprlib
+
+from torch import nn
+
+
+def check_model(model: object) -> None:
+    """Refuse what is not a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model ({reprlib.repr(model)}) must be a torch.nn.Module")

@@ -1,0 +1,28 @@
+"""Random numbers of a user's own, drawn while clips are read: a function of the clip, as its grid is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch's CPU inside; they are as they were afterwards.
+
+    A worker's own generators begin anew with every loop, so that no clip would come back after a resume.
+    """
+    python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002, the global one
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)  # noqa: NPY002
+        torch.set_rng_state(cpu)

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Builds the core under gcc's sanitizers and runs tests on it:
+#
+#     PYTHON=python3 tests/sanitize.sh [whole | short]
+#
+# AddressSanitizer and UndefinedBehaviorSanitizer run every test that needs no framework, ThreadSanitizer those with
+# threads (tests/races.cpp, which has no interpreter, is run by the tests themselves). The short form, about a minute,
+# builds and runs less. Python itself is not built for them: their library is loaded before it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+python=$(realpath -s "${PYTHON:-python3}")
+form=${1:-whole}
+
+build() {  # NAME SANITIZERS
+  "$python" -m pip install --quiet --no-build-isolation --no-deps --upgrade --target "build/sanitized-$1" \
+    --config-settings=build-dir="build/sanitized-$1-objects" \
+    --config-settings=cmake.define.PYMULTIGRID_SANITIZE="$2" \
+    --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=$([ "$form" = whole ] && echo ON || echo OFF) \
+    --config-settings=cmake.define.PYMULTIGRID_CUDA=OFF \
+    --config-settings=install.strip=false .
+}
+
+check() {  # NAME LIBRARY TESTS...
+  local name=$1 library=$2
+  shift 2
+  (
+    cd build
+    # libstdc++ comes first, too: the sanitizers look for its functions when they start.
+    LD_PRELOAD="$(gcc -print-file-name="$library.so") $(gcc -print-file-name=libstdc++.so)" \
+      PYTHONPATH="$root/build/sanitized-$name" PYTHONMALLOC=malloc \
+      ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=1 \
+      UBSAN_OPTIONS=print_stacktrace=1 \
+      TSAN_OPTIONS="suppressions=$root/tests/tsan.txt exitcode=66" \
+      "$python" -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider "$@"
+  )
+}
+
+command -v gcc >/dev/null || { echo "sanitize: not run, gcc is missing"; exit 0; }
+tests=$root/tests
+build address address,undefined
+if [ "$form" = short ]; then
+  check address libasan "$tests/test_core_checks.py" "$tests/test_resample_input.py" -k "not daemon and not million"
+  exit
+fi
+check address libasan "$tests"/test_{core_checks,golden,plans,grid,clock,sample,report}.py \
+  "$tests"/test_schedule_{steps,plans,values,refusals,costs}.py \
+  "$tests"/test_resample.py "$tests"/test_resample_{input,memory,cuda}.py -k "not bfloat16"
+build thread thread
+check thread libtsan "$tests/test_resample_memory.py" "$tests/test_core_checks.py" -k "thread or ctrl or buffer or memory"
