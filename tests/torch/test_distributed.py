@@ -162,7 +162,6 @@ except ValueError as error:
     assert f"gives the batches of rank {rank} of 2 already" in str(error), error
 else:
     raise SystemExit("batches can be dealt out twice")
-torch.distributed.destroy_process_group()
 """
 
 
