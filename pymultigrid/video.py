@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid._core import Axis, Grid
+from pymultigrid._core import Grid
 from pymultigrid._resample import resample
+from pymultigrid._views import picked
 
 try:
     import av
@@ -237,11 +238,6 @@ class Video:
             f"{self.path}: frame {min(missing.values())} cannot be decoded: the file is damaged; copy it again or "
             "leave it out"
         )
-
-
-def picked(grid: Grid) -> Grid:
-    """Return `grid` over the frames that it picks, in its order: the grid on ``video.read(grid.frames(length))``."""
-    return Grid(Axis(0, grid.t.size, grid.t.size), grid.h, grid.w)
 
 
 def _runs(keys: Sequence[int], frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
