@@ -386,7 +386,7 @@ def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
             "scheduler is ReduceLROnPlateau, which follows a metric and has no clock to scale; pass a scheduler of "
-            "steps, or multiply by step.lr_scale in your loop"
+            "steps, or one that reads a factor which ReduceLROnPlateau steps (docs/torch.md, The learning rate)"
         )
     if isinstance(scheduler, ScaledLR):
         raise ValueError("scheduler is a ScaledLR already; pass the scheduler inside it, freshly built")
