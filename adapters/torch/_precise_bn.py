@@ -1,4 +1,4 @@
-"""Batch norm's running statistics at the full shape, so that an evaluation in the middle of a schedule means something."""
+"""Batch norm's running statistics at the full shape, for an evaluation in the middle of a schedule."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def precise_bn(
 ) -> Iterator[int]:
     """Evaluate with running statistics of full-shape clips, and give the training its own back on exit.
 
-    In a coarse stage batch norm's running statistics are those of coarse clips, and an evaluation at the full shape says
-    nothing about the weights. This computes them anew from training clips at the full shape: the mean and the variance
-    of every value that each batch norm sees, over all clips of `loader`. It yields the number of clips.
+    In a coarse stage batch norm's running statistics are those of coarse clips, and an evaluation at the full shape
+    says nothing about the weights. This computes them anew from training clips at the full shape: the mean and the
+    variance of every value that each batch norm sees, over all clips of `loader`. It yields the number of clips.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape

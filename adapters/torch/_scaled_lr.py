@@ -18,7 +18,6 @@ from pymultigrid.torch._horizon import first_rates, off_the_clock
 from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
 
-
 _WHOLE_TRAINING = (
     "the loader gives the whole training, all epochs of it, so there is no loop over epochs around it; to stop after "
     "each, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
