@@ -82,7 +82,7 @@ def precise_bn(
     if _arguments.whole("base", base) < 1:
         raise ValueError(f"base ({base}) must be at least 1: the clips of a sub-batch")
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    norms = [module for module in inner.modules() if _is_trained(module, inner.training)]
+    norms: list[Any] = [module for module in inner.modules() if _is_trained(module, inner.training)]
     if not norms:
         yield 0
         return
