@@ -237,6 +237,11 @@ def test_bad_arguments(paths):
         VideoDataset(paths, range(6), std=0.0)
     with pytest.raises(TypeError, match=re.escape("sride is no option of VideoDataset; sampling takes stride")):
         VideoDataset(paths, range(6), sride=2)
+    narrow = VideoDataset(paths, range(6), short_side=(20, 30))
+    for steps in (FILES, MultigridCallback(FILES)):
+        with pytest.raises(ValueError, match=re.escape("(20, 30) must begin at the baseline's crop (32) or above")):
+            narrow.training(steps)
+    assert all(video._index is None for video in narrow.videos)  # no file was opened for it
     with pytest.raises(TypeError, match=r"shape \(<Schedule: .*>\) must be a Shape; pass schedule.shape"):
         VideoDataset(paths, range(6)).evaluation(FILES)
     with pytest.raises(ValueError, match=re.escape("crops (0)")):

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, random_split
 
 import pymultigrid.torch
 from pymultigrid import Schedule, Shape, view_grids
-from pymultigrid.torch import BatchSampler, VideoDataset, resample
+from pymultigrid.torch import BatchSampler, Loader, VideoDataset, preflight, resample
 from pymultigrid.video import Video
 
 SCHEDULE = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
@@ -290,6 +290,23 @@ def test_bad_arguments(paths):
         VideoDataset(paths, range(6), stride=0)
     with pytest.raises(ValueError, match=re.escape("flip (2) must be a probability in [0, 1]")):
         VideoDataset(paths, range(6), flip=2)
+    with pytest.raises(ValueError, match=re.escape("leave out stride (2)")):
+        VideoDataset(paths, range(6), segments=True, stride=2)
+    with pytest.raises(ValueError, match=re.escape("short_side (40, 30) must be a rising pair above 0")):
+        VideoDataset(paths, range(6), short_side=(40, 30))
+
+
+def test_sampling_that_does_not_suit_the_schedule_is_refused_before_a_file_is_opened(paths):
+    dataset = VideoDataset(paths, range(6), short_side=(20, 30))
+    said = "short_side (20, 30) must begin at the baseline's crop (32) or above"
+    parts = ConcatDataset([ConcatDataset([dataset.subset(range(4))]), dataset.subset([4, 5])])
+    for whole in (dataset, parts):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            Loader(whole, SCHEDULE)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        preflight(torch.nn.Conv3d(3, 1, 1), SCHEDULE, dataset=dataset)
+    assert all(video._index is None for video in dataset.videos)
+    assert len(Loader(VideoDataset(paths, range(6), short_side=(32, 40)), SCHEDULE)) == len(SCHEDULE)
 
 
 def test_bad_output_is_refused_at_once(paths):
