@@ -1,9 +1,9 @@
-"""Keras has one backend per process: test_keras.py runs test_keras_*.py once for each, in a process of its own."""
+"""The tests of pymultigrid.keras. Keras has one backend per process: tests/test_keras.py runs this folder for each."""
 
 import os
 
 if "KERAS_BACKEND" not in os.environ:
-    collect_ignore_glob = ["test_keras_*.py"]
+    collect_ignore_glob = ["test_*.py"]
 
 
 def pytest_configure(config):
