@@ -21,16 +21,6 @@ FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return mp4.write_classes(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture(scope="module")
-def paths(folder):
-    return sorted(folder.glob("*/*.mp4"))
-
-
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
