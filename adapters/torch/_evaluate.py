@@ -164,7 +164,7 @@ def evaluate(
         generator=torch.Generator(),  # the loader's seed is not drawn from the generator of the training
     )
     rows, answers = [], []
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for batch, labels in bar(loader, progress and rank == 0, desc="evaluate", unit="batch", disable=None):
             videos = batch.to(device, non_blocking=True)  # B x N x C x T x H x W
             scores = torch.cat([_scores(model, part, average) for part in videos.flatten(0, 1).split(clips)])
@@ -213,7 +213,7 @@ def _classes(labels: Any, scores: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode, and each module's own mode again on exit."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()

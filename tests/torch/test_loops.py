@@ -160,7 +160,7 @@ def test_an_example_has_at_most_forty_lines():
 def test_a_stage_change_rebuilds_nothing(videos):
     """Parameters, optimizer state, AMP scaler and EMA copy are the same objects from the first stage to the last."""
     dataset = VideoDataset.from_folder(videos, mean=0.45, std=0.225, stride=2)
-    schedule = Schedule(Shape(2, 8, 32, 32), samples=len(dataset), epochs=10, lr_drops=(5,))
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=len(dataset), epochs=10, lr_drops=(5,), lr_scaling="sqrt")
     model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, 2, 1), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
     model = torch.nn.Sequential(model, torch.nn.Flatten(), torch.nn.Linear(4, 2))
     keys = list(model.state_dict())
