@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import _arguments
+from pymultigrid import _arguments, _core
 from pymultigrid._core import Grid, Shape
-from pymultigrid._plans import Cycles
 from pymultigrid._sample import Sample
-from pymultigrid._schedule import Schedule
 from pymultigrid._views import picked, view_grids
 
 if TYPE_CHECKING:
@@ -102,13 +100,11 @@ class VideoFiles:
         for name in sampling:
             if name not in SAMPLING:
                 raise TypeError(f"{name} is no option of VideoDataset; sampling takes {', '.join(SAMPLING)}")
-        # A wrong value is refused here, not where the first clip is read.
-        step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
-        step.grid((2**31, 2, 2), seed=0, sample=0, **sampling)
         self.videos = [Video(path) for path in paths]
         self.labels = labels
         self.sampling = sampling
         self.classes = ()
+        self.check_sampling()
 
     @classmethod
     def from_folder(cls: type[Kind], folder: str | os.PathLike[str], **options: Any) -> Kind:
@@ -150,6 +146,10 @@ class VideoFiles:
         part.videos = [self.videos[index] for index in chosen]
         part.labels = [self.labels[index] for index in chosen]
         return part
+
+    def check_sampling(self, baseline: Shape | None = None) -> None:
+        """Refuse sampling options that are wrong for every video, or in a training with this full shape."""
+        _core.check_sampling(baseline, **self.sampling)
 
     def checksum(self) -> int:
         """Return what tells these files and labels from others, in this order, wherever their folder is mounted."""
@@ -210,12 +210,10 @@ class Views:
     """
 
     def __init__(self, files: VideoFiles, shape: Shape, *, clips: int, crops: int) -> None:
-        _, t, h, w = _arguments.shape(shape)
         self.dataset = files
-        self.shape = shape
-        self.clips = clips
-        self.crops = crops
-        self._grids((t * files.sampling.get("stride", 1), h, w))  # refuses wrong values here
+        self.shape = _arguments.shape(shape)
+        self.clips = _arguments.count("clips", clips)
+        self.crops = _arguments.count("crops", crops)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -14,6 +14,7 @@ from pymultigrid import Step, _arguments
 from pymultigrid.torch._batch_norm import norms_of, splitting
 from pymultigrid.torch._evaluate import evaluating
 from pymultigrid.torch._kinds import check_model
+from pymultigrid.torch._processes import rank_and_processes
 
 
 @contextmanager
@@ -191,10 +192,10 @@ def _pooled(
             clips += step.shape.b
     if not clips:
         raise ValueError("loader has no batches; take some steps of schedule.without_multigrid()")
-    if distributed.is_available() and distributed.is_initialized():
-        clips *= distributed.get_world_size()
+    _, processes = rank_and_processes() or (0, 1)
+    if processes > 1:
         _share(pools)
-    return clips, pools
+    return clips * processes, pools
 
 
 def _share(pools: list[_Pool]) -> None:
