@@ -12,7 +12,7 @@ CPP := $(shell find csrc -type f) $(wildcard tests/*.cpp)
 ELSEWHERE := cd build &&
 
 CORE_TESTS := $(addprefix ../tests/test_,golden.py schedule_steps.py schedule_plans.py schedule_values.py \
-    schedule_refusals.py schedule_costs.py plans.py grid.py clock.py sample.py report.py command.py resample_input.py)
+    schedule_refusals.py schedule_costs.py plans.py grid.py clock.py sample.py report.py progress.py command.py resample_input.py)
 # One GPU architecture, for speed: a wheel for all of them is `CUDAARCHS= make wheel`, or plain `pip wheel .`.
 CUDAARCHS ?= 90
 ifneq ($(CUDAARCHS),)
