@@ -29,7 +29,7 @@ OUTSIDE = {
     "python": ("pybind11/", "Python.h"),
 }
 # Each is imported inside the one module whose extra brings it.
-OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
+OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}, "_preflight.py": {"tqdm"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
 OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
-from pymultigrid._report import uses
+from pymultigrid import Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
+from pymultigrid._preflight import Extents, feature_maps, iterations, planned_steps, progress_bar
 from pymultigrid.torch._batch_norm import check_converted, norms_of
 from pymultigrid.torch._kinds import check_model
 from pymultigrid.torch._loader import check_length
-from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._passes import At, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._position_embeddings import fixed_positions
 from pymultigrid.torch._resample import torch_dtype
 from pymultigrid.torch._snapshot import as_it_was
@@ -131,17 +129,16 @@ def preflight(
             )
         check_length(dataset, schedule)
     whole = schedule.whole
-    steps = _steps(whole)
+    steps = planned_steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
-    iterations = {s: sum(k for stage in whole.stages for shape, _, k in uses(stage) if shape == s) for s in steps}
-    reads = [] if dataset is None else [shape for shape in steps if iterations[shape]]
+    reads = [] if dataset is None else [shape for shape in steps if iterations(whole, shape)]
     with as_it_was(model, passes.device):
         memory, times, maps, patch = _measured(passes, steps, repeats, progress and passes.is_first)
         read = {shape: passes.most(_read_seconds(dataset, whole, steps[shape][0]))[0] for shape in reads}
     rows = []
     for shape, (_, size, _) in memory.items():
         seconds, fits = times[shape]
-        rows.append(ShapeCost(shape, iterations[shape], seconds, size, fits, maps[shape], read.get(shape)))
+        rows.append(ShapeCost(shape, iterations(whole, shape), seconds, size, fits, maps[shape], read.get(shape)))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
     versions = sum(map(len, steps.values())) if passes.norms else len(steps)
     notes = (*_not_compiled(model, versions), *_not_fitted(model, whole.shape, list(steps), at), *_not_converted(model))
@@ -156,30 +153,14 @@ def _measured(
 ) -> tuple[dict[Shape, _Memory], dict[Shape, tuple[float, int]], dict[Shape, Extents | None], Patch | None]:
     """Return each shape's `Passes.memory`, median seconds and clips that fitted, and feature map; and the patch."""
     layers = {shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps}
-    memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+    memory = {shape: passes.memory(shape, steps[shape]) for shape in progress_bar("memory", list(steps), show)}
     fits = {shape: clips for shape, (_, _, clips) in memory.items()}
     seconds: dict[Shape, list[float]] = {shape: [] for shape in steps}
-    for shape in _bar("time", list(steps) * repeats, show):
+    for shape in progress_bar("time", list(steps) * repeats, show):
         took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
         seconds[shape].append(took)
     times = {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}
-    return memory, times, _feature_maps(layers), _patch(passes.model, layers)
-
-
-def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
-    """Return every planned shape, the most expensive first, with a step of each base that it is run under."""
-    found: dict[Shape, dict[Shape, Step]] = {shape: {} for stage in schedule.stages for shape in stage.shapes}
-    for stage in schedule.stages:
-        for shape, first, count in uses(stage):
-            if count:
-                found[shape].setdefault(stage.base, schedule[first])
-    order = sorted(found, key=lambda shape: (math.prod(shape), *shape), reverse=True)
-    # A stage too short for its short cycle leaves shapes that no step has.
-    return {shape: list(found[shape].values()) or [_alone(shape)] for shape in order}
-
-
-def _alone(shape: Shape) -> Step:
-    return Schedule(shape, iterations=1, plan=Cycles(long=None, short=None))[0]
+    return memory, times, feature_maps(layers), _patch(passes.model, layers)
 
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
@@ -190,28 +171,6 @@ def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
     start = time.perf_counter()
     read(samples)
     return (time.perf_counter() - start) * step.shape.b / len(samples)
-
-
-def _feature_maps(found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> dict[Shape, Extents | None]:
-    """Return the fewest frames and the smallest height and width of each shape's feature maps.
-
-    Layers that are given the same extents at every shape come after pooling to a fixed size; they are left out. Where
-    there is one shape alone, those are left out that give back what they got.
-    """
-    layers = next(iter(found.values()))
-    kept = [
-        layer
-        for layer, (given, made) in layers.items()
-        if len({maps[layer] for maps in found.values()}) > 1 or (len(found) == 1 and given != made)
-    ]
-    return {shape: _smallest([maps[layer][1] for layer in kept]) for shape, maps in found.items()}
-
-
-def _smallest(extents: list[Extents]) -> Extents | None:
-    if not extents:
-        return None
-    frames = [each[0] for each in extents if len(each) == 3]
-    return (*([min(frames)] if frames else []), *min((each[-2:] for each in extents), key=math.prod))
 
 
 def _patch(model: nn.Module, found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> Patch | None:
@@ -275,13 +234,3 @@ def _mean_of_squares(model: nn.Module, clips: Tensor) -> Tensor:
     if not outputs:
         raise TypeError(f"model ({type(model).__name__}) returns no tensor of floats; pass loss=")
     return torch.stack([t.float().square().mean() for t in outputs]).sum()
-
-
-def _bar(what: str, shapes: list[Shape], show: bool) -> Iterable[Shape]:
-    if not show:
-        return shapes
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return shapes
-    return tqdm(shapes, desc=f"preflight: {what}", unit="shape")
