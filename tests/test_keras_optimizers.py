@@ -30,14 +30,14 @@ class Also(keras.Sequential):
 
 def also():
     model = Also([keras.Input((None, None, None, 3)), toy.Level()])
-    model.compile(keras.optimizers.SGD(0.1), level)
+    model.compile(keras.optimizers.SGD(0.1, name="main"), level)
     model.other = keras.optimizers.Adam(0.1, name="for_the_discriminator")
     model.other.build([keras.Variable(1.0)])
     return model
 
 
 TOLD = re.escape(
-    "the model's train_step updates for_the_discriminator (Adam) besides, or inside of, the optimizer of compile, SGD "
+    "the model's train_step updates for_the_discriminator (Adam) besides, or inside of, the optimizer of compile, main "
     "(SGD), whose learning rate alone is scaled; train several optimizers in a loop of your own over"
 )
 
@@ -61,7 +61,9 @@ def test_kerass_own_optimizer_of_several_is_refused():
     model = level_model(0.1)
     inner = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1, name="inner"))
     model.compile(keras.optimizers.MultiOptimizer(inner), level)
-    with pytest.raises(ValueError, match="train_step updates inner .SGD. besides, or inside of, the optimizer of comp"):
+    with pytest.raises(
+        ValueError, match=r"train_step updates inner .SGD. besides, or inside of, the optimizer of comp"
+    ):
         fit(model, MultigridCallback(SCHEDULE))
 
 
@@ -74,8 +76,8 @@ class Idle(keras.Sequential):
 
 def test_an_optimizer_that_is_never_used_is_told():
     model = Idle([keras.Input((None, None, None, 3)), toy.Level()])
-    model.compile(keras.optimizers.SGD(0.1), level)
-    with pytest.raises(ValueError, match=r"train_step has not updated the optimizer of compile, SGD \(SGD\)"):
+    model.compile(keras.optimizers.SGD(0.1, name="main"), level)
+    with pytest.raises(ValueError, match=r"train_step has not updated the optimizer of compile, main \(SGD\)"):
         fit(model, MultigridCallback(SCHEDULE))
 
 

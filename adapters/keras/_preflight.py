@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments
 from pymultigrid._preflight import iterations, planned_steps, progress_bar
@@ -21,7 +20,7 @@ from pymultigrid._sample import Batch, mini_batch
 from pymultigrid.keras._batches import Read, checked, over_and_over
 from pymultigrid.keras._feature_maps import FeatureMaps
 from pymultigrid.keras._model import check_compiled, check_norms
-from pymultigrid.keras._snapshot import Snapshot
+from pymultigrid.keras._snapshot import Snapshot, copied
 from pymultigrid.keras._train_function import TrainFunction, attach
 
 _READ = 4  # clips that are read for each shape, and repeated to its mini-batch
@@ -251,8 +250,7 @@ def _wait(model: Any, state: Any) -> None:
         for value in keras.tree.flatten(state):
             value.block_until_ready()
     elif model.trainable_variables:
-        value = min(model.trainable_variables, key=lambda variable: math.prod(variable.shape)).value
-        _ = value.detach().cpu() if keras.backend.backend() == "torch" else ops.convert_to_numpy(value)
+        copied(min(model.trainable_variables, key=lambda variable: math.prod(variable.shape)).value)
 
 
 def _told(shape: Shape, full: Shape, error: Exception) -> str:

@@ -29,7 +29,7 @@ class Snapshot:
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         if self._seeds is not None:
             variables.append(self._seeds.state)
-        self._values = [(v, _copied(v.value)) for v in {id(v): v for v in variables}.values()]
+        self._values = [(v, copied(v.value)) for v in {id(v): v for v in variables}.values()]
         self._gradients: list[tuple[Any, Any]] = []
         self._buffers: list[tuple[Any, Any]] = []
         if keras.backend.backend() == "torch":
@@ -62,7 +62,8 @@ def _parts(model: Any) -> list[Any]:
     return list({id(part): part for part in (model, *model._flatten_layers(), *modules)}.values())
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Return a copy of a variable's value in main memory."""
     # NumPy warns of PyTorch's tensors, which Keras gives it.
     on_torch = keras.backend.backend() == "torch"
-    return value.detach().cpu().clone() if on_torch else np.array(ops.convert_to_numpy(value))
+    return value.detach().cpu().clone() if on_torch else np.array(ops.convert_to_numpy(ops.copy(value)))
