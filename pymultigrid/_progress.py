@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from pymultigrid import _arguments
 from pymultigrid._core import Shape, Step, uses
 from pymultigrid._run_report import RunReport, ShapeTime
 from pymultigrid._schedule import Schedule
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -248,15 +250,24 @@ class Progress(Iterable[tuple[Step, Any]]):
         )
 
     def _bar(self) -> Any:
-        if not self._show:
-            return None
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            return None
+        tqdm = _tqdm() if self._show else None
         # None: on a terminal only. tqdm's own time left is from the mean of the steps behind.
         layout = "{percentage:3.0f}%|{bar:16}| step {n}/{total} [{elapsed}]{postfix}"
-        return tqdm(total=len(self.schedule), disable=None, unit="step", mininterval=0.2, bar_format=layout)
+        return tqdm and tqdm(total=len(self.schedule), disable=None, unit="step", mininterval=0.2, bar_format=layout)
+
+
+def bar(items: Iterable[Item], show: bool, **options: Any) -> Iterable[Item]:
+    """Return `items`, with a bar that moves with them where tqdm is installed; `options` are tqdm's."""
+    tqdm = _tqdm() if show else None
+    return items if tqdm is None else tqdm(items, **options)
+
+
+def _tqdm() -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm
 
 
 def _by_cost(row: ShapeTime) -> tuple[int, ...]:

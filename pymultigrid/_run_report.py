@@ -75,8 +75,12 @@ class RunReport:
     @property
     def baseline_seconds(self) -> float | None:
         """What all iterations of the baseline would take, from steps at the full shape; None before there was one."""
-        full = [row.each for row in self.rows if row.shape == self.schedule.shape]
-        return min(full) * self.schedule.baseline_iterations if full else None
+        full = self._full_seconds()
+        return None if full is None else full * self.schedule.baseline_iterations
+
+    def _full_seconds(self) -> float | None:
+        """Return how long a step at the full shape takes: where it is the base, and not a longer stage's short cycle."""
+        return min((row.each for row in self.rows if row.shape == self.schedule.shape), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
@@ -90,11 +94,11 @@ class RunReport:
         if not self.rows:
             return "no step was trained yet"
         header = ("shape", "of stages with", "steps", "each", "measured", "planned", "waiting", "in all")
-        full = [row.each for row in self.rows if row.shape == self.schedule.shape]
-        lines = [header]
+        full = self._full_seconds()
+        lines: list[tuple[str, ...]] = [header]
         for row in self.rows:
             planned = math.prod(tuple(row.shape)) / math.prod(tuple(self.schedule.shape))
-            measured = f"{row.each / min(full):.2f}" if full and min(full) else "?"
+            measured = f"{row.each / full:.2f}" if full else "?"
             share = row.waiting / (row.seconds + row.waiting) if row.seconds + row.waiting else 0.0
             lines.append(
                 (
