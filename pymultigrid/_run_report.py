@@ -79,7 +79,7 @@ class RunReport:
         return None if full is None else full * self.schedule.baseline_iterations
 
     def _full_seconds(self) -> float | None:
-        """Return how long a step at the full shape takes: where it is the base, and not a longer stage's short cycle."""
+        """Return how long a step at the full shape takes, at best."""
         return min((row.each for row in self.rows if row.shape == self.schedule.shape), default=None)
 
     def to_dict(self) -> dict[str, Any]:
