@@ -17,8 +17,8 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from pymultigrid._index import FrameIndex, Numbers
-from pymultigrid._media import Media, Source
-from pymultigrid._probe import OFFER, Colours, checksum, damaged_at, every_frame
+from pymultigrid._media import OFFER, Media, Source
+from pymultigrid._probe import Colours, checksum, damaged_at, every_frame, orientation
 
 # Going to a key frame costs about as much as decoding a few frames: seek only where it saves more than these.
 _SEEK_SAVES = 8
@@ -29,7 +29,10 @@ Pixels = NDArray[np.uint8]
 
 
 class Decoding:
-    """One reading of some frames. `misled` is afterwards the place of a key frame that a seek did not lead to, if any."""
+    """One reading of some frames.
+
+    `misled` is afterwards the place of a key frame that a seek did not lead to, if there was one.
+    """
 
     def __init__(self, source: Source, index: FrameIndex, *, use_damaged: bool) -> None:
         self._source = source
@@ -84,7 +87,7 @@ class Decoding:
         """Decode from where the file is; `key` is where it went by a seek. Gives nothing where the seek was wrong."""
         times = self._index.times
         wanted = {times[number]: number for number in missing}
-        landed = None if key is None else times[self._index.keys[key]]
+        landed, first = None if key is None else times[self._index.keys[key]], True
         for frame in self._decoded(media, wanted, landed is not None):
             if landed is not None:
                 if frame.pts is None or frame.pts < landed:
@@ -97,7 +100,8 @@ class Decoding:
                 self._refuse(frame.pts, "is marked as corrupt by the decoder")
             if number is None:
                 continue
-            self._check_size(frame)
+            self._check(frame, first=first)
+            first = False
             del wanted[frame.pts]
             yield number, self._colours.rgb(frame)
             if not wanted:
@@ -150,7 +154,7 @@ class Decoding:
                 return
 
     def _same_key(self, found: int, first: int) -> int | None:
-        """Return the last key frame before frame `first` with this checksum. (Equal ones are equal pictures.)"""
+        """Return the last key frame before frame `first` with this checksum; equal ones are equal pictures."""
         keys = self._index.keys
         for place in range(bisect_right(keys, first) - 1, -1, -1):
             if self._index.sums[keys[place]] == found:
@@ -160,16 +164,22 @@ class Decoding:
     def _heard(self, *, seeking: bool) -> Any:
         def damaged(what: str) -> None:
             if not self._use_damaged and not seeking:
-                raise ValueError(f"{self._source.name}: {what}: the file has changed since it was looked through; {OFFER}")
+                raise ValueError(f"{self._source.name}: {what}: the file has changed since it was first read; {OFFER}")
 
         return damaged
 
-    def _check_size(self, frame: Any) -> None:
+    def _check(self, frame: Any, *, first: bool) -> None:
+        """Refuse a frame that is not as the index says."""
         index = self._index
         if (frame.height, frame.width) != (index.height, index.width):
             raise ValueError(
                 f"{self._source.name}: the frames change from {index.width}x{index.height} to "
                 f"{frame.width}x{frame.height} pixels; rewrite the file at one size"
+            )
+        if first and orientation(frame) != (index.rotation, index.mirrored):
+            raise ValueError(
+                f"{self._source.name}: the stream turns its frames, and the file's header does not say so; rewrite the "
+                "file upright: ffmpeg -i turned.mp4 upright.mp4"
             )
 
 

@@ -68,7 +68,7 @@ def compact(numbers: NDArray[np.int64] | Iterable[int]) -> Numbers:
     step = int(given[1]) - first if len(given) > 1 else 1
     if step and last == first + step * (len(given) - 1) and bool((np.diff(given) == step).all()):
         return range(first, last + (1 if step > 0 else -1), step)
-    small = -(2**31) <= int(given.min()) and int(given.max()) < 2**31
+    small = int(np.abs(given).max()) < 2**31
     return array("i" if small else "q", given.astype(np.int32 if small else np.int64).tobytes())
 
 

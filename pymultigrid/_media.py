@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any, BinaryIO
 import av
 from av.error import FFmpegError
 
+from pymultigrid._whole import missing_bytes
+
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,ogg,mxf,dv,rm,nut,ivf,obu,"
     "mpegvideo,m4v,h264,hevc,mjpeg,yuv4mpegpipe,apng"
@@ -21,6 +22,13 @@ FORMATS = (
 """What is opened: formats that hold their pictures themselves. Playlists, SDP and image patterns name other files."""
 
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+
+
+OFFER = (
+    'copy the file again or leave it out. damaged="use" takes what the decoder makes of it; in a data set '
+    'damaged="skip" draws other videos in its place, and a run goes on with it from its checkpoint'
+)
+"""What can be done about a damaged file."""
 
 
 class DamagedVideo(ValueError):
@@ -55,6 +63,16 @@ class Source:
         """Open the bytes themselves."""
         return BytesIO(self.data) if self.data is not None else Path(self.name).open("rb")
 
+    def check_whole(self) -> None:
+        """Refuse a file that is shorter than its container's own sizes say: FFmpeg takes it for one that ends there."""
+        with self.bytes() as file:
+            missing = missing_bytes(file)
+        if missing:
+            raise DamagedVideo(
+                f"{self.name}: the file is truncated: at least {missing} bytes are missing at its end or inside, by "
+                f"its own sizes; {OFFER}"
+            )
+
     def stamp(self) -> tuple[int, int] | None:
         """Return (size, time of change) by which a file that was written anew is told from the one that was known."""
         if self.data is not None:
@@ -64,6 +82,8 @@ class Source:
 
     def _stream(self, container: Any) -> Any:
         stream = container.streams.best("video")  # passes over cover art
+        if stream is None or stream.codec_context is None:
+            self.check_whole()
         if stream is None:
             raise ValueError(f"{self.name}: the file has no video stream; leave it out")
         if stream.codec_context is None:
@@ -81,15 +101,19 @@ class Source:
             self.bytes().close()
         except OSError as cause:
             return _of_the_system(self.name, cause)
+        try:
+            self.check_whole()
+        except DamagedVideo as damage:
+            return damage
         said = f"{self.name}: the file cannot be read as a video ({error.strerror})"
         if isinstance(error, av.error.ArgumentError):
             return ValueError(
-                f"{said}: it is none of the formats that are read, which hold their pictures themselves (no playlists); "
-                "rewrite it as mp4 or leave it out"
+                f"{said}: it is none of the formats that are read, which hold their pictures themselves (no "
+                "playlists); rewrite it as mp4 or leave it out"
             )
         if isinstance(error, (OSError, MemoryError)):
             return type(error)(error.errno, f"{said}; the file itself can be opened: try again")
-        return DamagedVideo(f"{said}: it is truncated, damaged or of another kind; copy it again or leave it out")
+        return DamagedVideo(f"{said}: it is truncated, damaged or of another kind; {OFFER}")
 
 
 def _of_the_system(name: str, cause: OSError) -> Exception:
@@ -142,79 +166,3 @@ class Media:
         except FFmpegError:
             return False
         return True
-
-
-# -- how long a file should be -----------------------------------------------------------------------------------------
-
-
-_BOXES = b"ftyp moov mdat free wide skip styp moof sidx ssix mfra meta udta uuid emsg prft pnot".split()
-
-
-def missing_bytes(source: Source) -> int:
-    """Return how many bytes the file is shorter than its container's own sizes say; 0 where they say nothing.
-
-    FFmpeg takes a file that ends early for one that ends there.
-    """
-    with source.bytes() as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(12)
-        if head[:4] == b"RIFF":
-            end = _end_of_riff(file, size)
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
-            end = _end_of_matroska(file)
-        elif head[4:8] in _BOXES:
-            end = _end_of_boxes(file, size)
-        else:
-            end = 0
-    return max(0, end - size)
-
-
-def _end_of_riff(file: BinaryIO, size: int) -> int:
-    """Return where the last RIFF chunk ends: long AVI files have several."""
-    end = 0
-    while end + 12 <= size:
-        file.seek(end)
-        head = file.read(8)
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):
-            break
-        end += 8 + length + length % 2
-    return end - 1 if end == size + 1 else end  # the last one's padding is often left out
-
-
-def _end_of_matroska(file: BinaryIO) -> int:
-    """Return where the segment ends, or 0 where it has no size, as live streams have none."""
-    file.seek(4)
-    header, _ = _variable_size(file)
-    file.seek(header, os.SEEK_CUR)
-    if file.read(4) != b"\x18\x53\x80\x67":
-        return 0
-    length, unknown = _variable_size(file)
-    return 0 if unknown else file.tell() + length
-
-
-def _variable_size(file: BinaryIO) -> tuple[int, bool]:
-    """Return a size of EBML, and whether it means "unknown": a number whose leading zeros tell its bytes."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return 0, True
-    more = 8 - first[0].bit_length()
-    digits = bytes([first[0] & ((1 << (7 - more)) - 1)]) + file.read(more)
-    value = int.from_bytes(digits, "big")
-    return value, value == (1 << (7 * (more + 1))) - 1
-
-
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Return where the last box of an mp4 ends; what is no box, behind the last, counts for nothing."""
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:], "big")
-        if length < 8 or head[4:8] not in _BOXES:
-            break
-        end += length
-    return end

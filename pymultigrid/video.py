@@ -193,7 +193,10 @@ class Video:
         with self._reading() as media:
             decoding = Decoding(self._source(), index, use_damaged=self.damaged == "use")
             for number, pixels in decoding.frames(media, sorted(places)):
-                out[places[number]] = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
+                if turns or mirrored:
+                    pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
+                for place in places[number]:
+                    out[place] = pixels
         if decoding.misled is not None:
             self._index = index.without(decoding.misled)
         return out
@@ -240,14 +243,14 @@ class Video:
     def _reading(self) -> Iterator[Media]:
         held = self._held
         source = self._source()
-        with held.lock if held else nullcontext(), nullcontext(held.media) if held else source.open() as media:
-            with source.named():
-                yield media
+        opening = nullcontext(held.media) if held else source.open()
+        with held.lock if held else nullcontext(), opening as media, source.named():
+            yield media
 
 
 @dataclass(frozen=True, slots=True)
 class AtRate:
-    """A video as if it had been taken at `fps` frames a second: frame m is the one shown m / fps seconds after its start.
+    """A video as if it had been taken at `fps` frames a second: frame m is the one shown at m / fps seconds.
 
     Grids over it count in these frames, whatever the file's own rate, constant or not: an axis in seconds is
     ``grid.t.start / fps`` and ``grid.t.span / fps``. So one run can mix files of 24, 25, 30 and 60 frames a second.

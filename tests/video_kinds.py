@@ -279,6 +279,10 @@ UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 9, FRAMES)).tolist()
 TICK = Fraction(1, 90000)
 
 
+def _x265(params: str) -> dict[str, Any]:
+    return {"options": {"x265-params": f"log-level=none:pools=none:{params}"}}
+
+
 def _x264(params: str) -> dict[str, Any]:
     return {"options": {"x264-params": params}}
 
@@ -333,7 +337,10 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "h264 mkv, no cues": (".mkv", _made("libx264", muxer={"live": "1"}, **H264)),
     "h264 mkv, open GOP cut": (".mkv", open_gop_cut),
     "h264 mkv, invented times": (".mkv", invented_times),
-    "h264 mkv, negative start": (".mkv", lambda path: shifted(path, "libx264", -20, muxer={"avoid_negative_ts": "disabled"}, **H264)),
+    "h264 mkv, negative start": (
+        ".mkv",
+        lambda path: shifted(path, "libx264", -20, muxer={"avoid_negative_ts": "disabled"}, **H264),
+    ),
     "h264 avi": (".avi", _made("libx264", options=LIVELY)),
     "h264 flv": (".flv", _made("libx264", **H264)),
     "h264 ts": (".ts", _made("libx264", **H264)),
@@ -342,26 +349,41 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "h264 m2ts": (".m2ts", _made("libx264", format="mpegts", muxer={"mpegts_m2ts_mode": "1"}, **H264)),
     "h264 mpg": (".mpg", _made("libx264", **H264)),
     # newer
-    "hevc mp4": (".mp4", _made("libx265", **{"options": {"x265-params": "log-level=none:keyint=12:bframes=3:pools=none"}})),
-    "hevc mp4, open GOP": (".mp4", _made("libx265", **{"options": {"x265-params": "log-level=none:keyint=10:open-gop=1:bframes=4:pools=none"}})),
-    "hevc mp4, leading pictures": (".mp4", _made("libx265", **{"options": {"x265-params": "log-level=none:keyint=10:open-gop=0:bframes=4:radl=2:pools=none"}})),
-    "hevc mp4, key frames not listed": (".mp4", lambda path: without_sync_table(path, "libx265", options={"x265-params": "log-level=none:keyint=12:bframes=3:pools=none"})),
-    "hevc mkv, 10 bits": (".mkv", _made("libx265", pix_fmt="yuv420p10le", options={"x265-params": "log-level=none:keyint=12:pools=none"})),
-    "hevc ts": (".ts", _made("libx265", **{"options": {"x265-params": "log-level=none:keyint=12:bframes=3:pools=none"}})),
+    "hevc mp4": (".mp4", _made("libx265", **_x265("keyint=12:bframes=3"))),
+    "hevc mp4, open GOP": (".mp4", _made("libx265", **_x265("keyint=10:open-gop=1:bframes=4"))),
+    "hevc mp4, leading pictures": (".mp4", _made("libx265", **_x265("keyint=10:open-gop=0:bframes=4:radl=2"))),
+    "hevc mp4, key frames not listed": (
+        ".mp4",
+        lambda path: without_sync_table(path, "libx265", **_x265("keyint=12:bframes=3")),
+    ),
+    "hevc mkv, 10 bits": (".mkv", _made("libx265", pix_fmt="yuv420p10le", **_x265("keyint=12"))),
+    "hevc ts": (".ts", _made("libx265", **_x265("keyint=12:bframes=3"))),
     "vp8 webm": (".webm", _made("libvpx", options={"g": "12", "deadline": "realtime", "cpu-used": "8"})),
-    "vp8 webm, hidden frames": (".webm", _made("libvpx", options={"g": "20", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "5"})),
+    "vp8 webm, hidden frames": (
+        ".webm",
+        _made("libvpx", options={"g": "20", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "5"}),
+    ),
     "vp9 webm": (".webm", _made("libvpx-vp9", options={"g": "12", "deadline": "realtime", "cpu-used": "8"})),
-    "vp9 mp4, hidden frames": (".mp4", _made("libvpx-vp9", options={"g": "20", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "5"})),
+    "vp9 mp4, hidden frames": (
+        ".mp4",
+        _made("libvpx-vp9", options={"g": "20", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "5"}),
+    ),
     "av1 mp4": (".mp4", _made("libsvtav1", options={"preset": "12", "g": "16", "svtav1-params": "lp=1"})),
     "av1 mkv": (".mkv", _made("libsvtav1", options={"preset": "12", "g": "16", "svtav1-params": "lp=1"})),
-    "av1 webm, low delay": (".webm", _made("libsvtav1", options={"preset": "12", "g": "16", "svtav1-params": "pred-struct=1:lp=1"})),
+    "av1 webm, low delay": (
+        ".webm",
+        _made("libsvtav1", options={"preset": "12", "g": "16", "svtav1-params": "pred-struct=1:lp=1"}),
+    ),
     # older
     "mpeg4 avi": (".avi", _made("mpeg4", **FINE)),
     "mpeg4 avi, B-frames": (".avi", _made("mpeg4", max_b_frames=2, **FINE)),
     "mpeg4 avi, packed B-frames": (".avi", packed_b_frames),
     "mpeg4 avi, a Latin-1 title": (".avi", latin_1),
     "mpeg4 mp4, B-frames": (".mp4", _made("mpeg4", max_b_frames=2, **FINE)),
-    "mpeg4 mp4, key frames not listed": (".mp4", lambda path: without_sync_table(path, "mpeg4", max_b_frames=2, **FINE)),
+    "mpeg4 mp4, key frames not listed": (
+        ".mp4",
+        lambda path: without_sync_table(path, "mpeg4", max_b_frames=2, **FINE),
+    ),
     "mpeg4 3gp": (".3gp", _made("mpeg4", **FINE)),
     "h263 3gp": (".3gp", _made("h263", pictures(40, 96, 128), **FINE)),
     "mpeg2 mpg": (".mpg", _made("mpeg2video", max_b_frames=2, **FINE)),
