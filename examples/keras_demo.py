@@ -93,7 +93,7 @@ def train(kind: str, training: VideoDataset, test: VideoDataset, epochs: float, 
     views = test.evaluation(schedule.shape)
     digit, motion = (logits.argmax(1) for logits in model.predict(views, verbose=0))
     labels = zip(digit, motion, strict=True)
-    right = [answer == label for answer, label in zip(labels, test.files.labels, strict=True)]
+    right = [answer == label for answer, label in zip(labels, test.labels, strict=True)]
     accuracy = sum(right) / len(right)
     print(f"{kind} on {keras.backend.backend()}: {len(schedule)} iterations, {seconds:.0f} s;", end=" ")
     print(f"digit and motion right in {100 * accuracy:.1f} % of {len(test)} test videos")

@@ -129,7 +129,11 @@ def _plan(given: dict[str, Any]) -> Cycles | Phases | Progressive:
     options = {name: given.pop(name) for _, names in _PLANS.values() for name in names if name in given}
     for name in options:
         if name not in mine:
-            raise ValueError(f"{_flag(name)} is no option of this plan, which takes {', '.join(map(_flag, mine))}")
+            owner = next(plan for plan, (_, names) in _PLANS.items() if name in names)
+            move = "leave --phases and --progressive out" if owner == "cycles" else f"it belongs to {_flag(owner)}"
+            raise ValueError(
+                f"{_flag(name)} is no option of this plan, which takes {', '.join(map(_flag, mine))}; {move}"
+            )
     options.pop("progressive", None)
     return make(**options)
 

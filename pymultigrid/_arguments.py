@@ -29,9 +29,11 @@ def shape(value: object) -> Shape:
 def whole(name: str, value: int) -> int:
     """Return `value`, a whole number."""
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):
+            return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number") from None
+        pass
+    raise TypeError(f"{name} ({reprlib.repr(value)}) must be a whole number")
 
 
 def count(name: str, value: int, most: float | None = None) -> int:
@@ -66,9 +68,9 @@ def rank(value: int, processes: int, each: str = "") -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return `value`, a number and no text of one."""
+    """Return `value`, a number: no text of one, and neither True nor False."""
     try:
-        if not isinstance(value, (str, bytes)):
+        if not isinstance(value, (str, bytes, bool)):
             return float(value)
     except OverflowError:
         raise ValueError(f"{name} ({reprlib.repr(value)}) is too large for a float") from None

@@ -1,4 +1,4 @@
-"""Labelled video files: the part of a data set that no framework has a say in."""
+"""Labelled video files: the part of a data set that every framework shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,22 @@ from pymultigrid._core import Grid, Shape
 from pymultigrid._plans import Cycles
 from pymultigrid._sample import Sample
 from pymultigrid._schedule import Schedule
-from pymultigrid._views import view_grids
-from pymultigrid.video import Video, picked
+from pymultigrid._views import picked, view_grids
+
+if TYPE_CHECKING:
+    from pymultigrid.video import Video
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-"""The files that `in_folder` takes for videos."""
+"""The files that `VideoFiles.from_folder` takes for videos."""
 SAMPLING = ("stride", "short_side", "area", "aspect", "flip", "segments", "beyond")
 """How a grid is drawn: the options of `Step.grid` that a data set takes."""
 
 Pixels = NDArray[np.uint8]
+Kind = TypeVar("Kind", bound="VideoFiles")
 
 
-@final
 class VideoFiles:
-    """Video files with their labels, and how grids are drawn over them.
+    """Video files with their labels, and how grids are drawn over them: what a framework's data set is a kind of.
 
     >>> import av, numpy, tempfile
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
@@ -44,36 +46,50 @@ class VideoFiles:
     >>> from pymultigrid._files import VideoFiles
     >>> files = VideoFiles([path, path], labels=[0, 1], stride=2)
     >>> schedule = Schedule(Shape(1, 8, 32, 32), samples=len(files), epochs=12)
-    >>> for place, frames, grid in files.read(mini_batch(schedule, schedule[0], seed=0)):
+    >>> for place, frames, grid in files.decoded(mini_batch(schedule, schedule[0], seed=0)):
     ...     assert resample(frames, grid).shape == (3, *tuple(schedule[0].shape)[1:])
 
     A file is opened, and its frames counted, when it is first read.
-
-    Parameters
-    ----------
-    paths
-        The video files.
-    labels
-        One for each, in their order: a list, an array, a column of a table. They are taken by position, now.
-    sampling
-        How grids are drawn, as `Step.grid` takes it: ``stride=``, ``short_side=``, ``area=``, ``aspect=``, ``flip=``,
-        ``segments=`` and ``beyond=``.
-
-    Raises
-    ------
-    FileNotFoundError
-        A file does not exist, at construction.
-    ValueError
-        No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
-        video shorter than the clip. The file is named.
-    TypeError
-        A sampling option has no such name.
     """
 
+    videos: list[Video]
+    """The files, each a `pymultigrid.video.Video`."""
+    labels: Sequence[Any]
+    """One for each video."""
+    sampling: dict[str, Any]
+    """How grids are drawn: the options of `Step.grid` that were given."""
+    classes: tuple[str, ...]
+    """The names of the classes, where the videos were taken from a folder; otherwise empty."""
+
     def __init__(self, paths: Sequence[str | os.PathLike[str]], labels: Sequence[Any], **sampling: Any) -> None:
+        """Take the videos and their labels, and check what can be checked without opening a file.
+
+        Parameters
+        ----------
+        paths
+            The video files.
+        labels
+            One for each, in their order: a list, an array, a column of a table. They are taken by position, now.
+        sampling
+            How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0``, ``segments=False``
+            and ``beyond="error"``, as `Step.grid` takes them. ``flip=0.5`` mirrors half of the clips, for labels that
+            have no left and right; ``beyond="loop"`` or ``"clamp"`` admits videos shorter than the clip.
+
+        Raises
+        ------
+        FileNotFoundError
+            A file does not exist, at construction.
+        ValueError
+            No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file,
+            or a video shorter than the clip. The file is named.
+        TypeError
+            The labels have no order, or a sampling option has no such name.
+        """
+        from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest
+
         if isinstance(paths, (str, os.PathLike)):
             raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
-        paths, labels = by_position("paths", paths), by_position("labels", labels)
+        paths, labels = _by_position("paths", paths), _by_position("labels", labels)
         if not len(paths):
             raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
         if len(paths) != len(labels):
@@ -92,20 +108,36 @@ class VideoFiles:
         self.videos = [Video(path) for path in paths]
         self.labels = labels
         self.sampling = sampling
+        self.classes = ()
+
+    @classmethod
+    def from_folder(cls: type[Kind], folder: str | os.PathLike[str], **options: Any) -> Kind:
+        """Take every video in `folder`, which has one sub-folder per class; labels number the sorted sub-folders.
+
+        ``dataset.classes`` are their names. `options` are the class's.
+        """
+        paths, labels, classes = _in_folder(folder)
+        files = cls(paths, labels, **options)
+        files.classes = classes
+        return files
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __repr__(self) -> str:
-        return self.line("VideoFiles")
+        return self._line()
 
-    def line(self, name: str, **options: Any) -> str:
-        """Return a data set of these files in one line: its `name`, and what was given of `options` and sampling."""
-        values = {"videos": len(self), **options, **self.sampling}
-        return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items() if value is not None)})"
+    def _line(self, **options: Any) -> str:
+        """Return the data set in one line: what was given of `options` and sampling."""
+        values = {"videos": len(self), "classes": len(self.classes) or None, **options, **self.sampling}
+        given = ", ".join(f"{key}={value!r}" for key, value in values.items() if value is not None)
+        return f"{type(self).__name__}({given})"
 
-    def subset(self, indices: Iterable[int]) -> VideoFiles:
-        """Return these videos alone, with their labels and the same sampling."""
+    def subset(self: Kind, indices: Iterable[int]) -> Kind:
+        """Return a data set of these videos alone, with the same options: a split, or a part to try things on.
+
+        ``train, test = dataset.subset(range(900)), dataset.subset(range(900, 1000))``
+        """
         if not isinstance(indices, Iterable):
             raise TypeError(f"indices ({indices!r}) must be a list of numbers, those of the videos to keep")
         chosen = [_arguments.whole("indices", index) for index in indices]
@@ -130,7 +162,7 @@ class VideoFiles:
             found = zlib.crc32(f"{os.path.relpath(path, top)}\0{known}\0".encode("utf-8", "surrogateescape"), found)
         return found
 
-    def read(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Pixels, Grid]]:
+    def decoded(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Pixels, Grid]]:
         """Yield what `resample` reads each clip from: its place in `samples`, the frames that its grid picks, its grid.
 
         Each video is read once for all its clips, one video after the other; the grid is over these frames.
@@ -141,28 +173,8 @@ class VideoFiles:
             places.setdefault(sample.index, []).append(place)
         for index, mine in places.items():
             with self.videos[index].open() as video:
-                read = _decoded(video, [self._grid(video, samples[place]) for place in mine])
+                read = _read(video, [self._grid(video, samples[place]) for place in mine])
             yield from ((place, frames, grid) for place, (frames, grid) in zip(mine, read, strict=True))
-
-    def read_views(self, shape: Shape, index: int, *, clips: int, crops: int) -> tuple[list[Pixels], list[Grid]]:
-        """Return what `resample` reads the evaluation views of video `index` from; each frame is decoded once."""
-        with self.videos[index].open() as video:
-            extent = video.extent
-            try:
-                grids = view_grids(shape, extent, clips=clips, crops=crops, **self._views_options())
-            except ValueError as error:
-                raise ValueError(f"{video.path}: {error}") from error
-            read = _decoded(video, grids)
-        return [frames for frames, _ in read], [grid for _, grid in read]
-
-    def check_views(self, shape: Shape, *, clips: int, crops: int) -> None:
-        """Refuse a wrong shape or number of views here, not where the first video is read."""
-        _, t, h, w = _arguments.shape(shape)
-        options = self._views_options()
-        view_grids(shape, (t * options.get("stride", 1), h, w), clips=clips, crops=crops, **options)
-
-    def _views_options(self) -> dict[str, Any]:
-        return {name: self.sampling[name] for name in ("stride", "segments", "beyond") if name in self.sampling}
 
     def _check(self, sample: Sample) -> None:
         """Refuse a sample of a schedule for another number of videos."""
@@ -191,7 +203,45 @@ class VideoFiles:
             raise ValueError(f"{video.path}: {error}") from error
 
 
-def by_position(name: str, values: Any) -> Sequence[Any]:
+class Views:
+    """Labelled video files on their evaluation grids: what a framework's data set of views is a kind of.
+
+    Video i has ``clips x crops`` views; T, H, W are those of `shape`; see `view_grids`.
+    """
+
+    def __init__(self, files: VideoFiles, shape: Shape, *, clips: int, crops: int) -> None:
+        _, t, h, w = _arguments.shape(shape)
+        self.dataset = files
+        self.shape = shape
+        self.clips = clips
+        self.crops = crops
+        self._grids((t * files.sampling.get("stride", 1), h, w))  # refuses wrong values here
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __repr__(self) -> str:
+        _, t, h, w = self.shape
+        videos = len(self.dataset)
+        return f"{type(self).__name__}(videos={videos}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
+
+    def decoded(self, index: int) -> tuple[list[Pixels], list[Grid]]:
+        """Return what `resample` reads the views of video `index` from; each frame is decoded once."""
+        with self.dataset.videos[index].open() as video:
+            try:
+                grids = self._grids(video.extent)
+            except ValueError as error:
+                raise ValueError(f"{video.path}: {error}") from error
+            read = _read(video, grids)
+        return [frames for frames, _ in read], [grid for _, grid in read]
+
+    def _grids(self, extent: Sequence[int]) -> list[Grid]:
+        sampling = self.dataset.sampling
+        options = {name: sampling[name] for name in ("stride", "segments", "beyond") if name in sampling}
+        return view_grids(self.shape, extent, clips=self.clips, crops=self.crops, **options)
+
+
+def _by_position(name: str, values: Any) -> Sequence[Any]:
     """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
     if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
         raise TypeError(
@@ -209,7 +259,7 @@ def by_position(name: str, values: Any) -> Sequence[Any]:
     return list(values)
 
 
-def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
+def _read(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
     """Read a video once for all its grids: of each the frames that it picks, and the grid over them."""
     numbers = [tuple(grid.frames(video.extent[0])) for grid in grids]
     distinct = tuple(sorted({frame for each in numbers for frame in each}))
@@ -219,7 +269,7 @@ def _decoded(video: Video, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:
     return [(parts[each], picked(grid)) for each, grid in zip(numbers, grids, strict=True)]
 
 
-def in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:
+def _in_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """Return every video in `folder`, which has one sub-folder per class, their labels and the classes' names."""
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder ({reprlib.repr(folder)}) must be a path")

@@ -324,7 +324,9 @@ class Schedule:
         """Make the schedule that `to_dict` described, or refuse what is damaged or of another version."""
         if not isinstance(state, Mapping):
             raise TypeError(f"state ({reprlib.repr(state)}) must be what Schedule.to_dict returned")
-        version = state.get("version")
+        if "version" not in state:
+            raise ValueError("state has no 'version'; it must be what Schedule.to_dict returned")
+        version = state["version"]
         if version != _VERSION:
             move = "it is from before the first release: plan again" if version == 1 else "update it"
             raise ValueError(f"state has version {version!r}; this pymultigrid reads {_VERSION}: {move}")

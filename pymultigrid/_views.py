@@ -1,4 +1,4 @@
-"""The grids that a video is evaluated on."""
+"""Grids over a whole video for evaluation, and over the frames alone that were read of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pymultigrid import _arguments, _core
-from pymultigrid._core import Grid, Shape
+from pymultigrid._core import Axis, Grid, Shape
 
 
 def view_grids(
@@ -61,3 +61,8 @@ def view_grids(
         _arguments.count(name, value) for name, value in (("clips", clips), ("crops", crops), ("stride", stride))
     )
     return _core.view_grids(shape, extent, clips, crops, stride, segments, beyond)
+
+
+def picked(grid: Grid) -> Grid:
+    """Return `grid` over the frames that it picks, in its order: the grid on ``video.read(grid.frames(length))``."""
+    return Grid(Axis(0, grid.t.size, grid.t.size), grid.h, grid.w)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymultigrid import _arguments
-from pymultigrid._core import Axis, Grid
+from pymultigrid._core import Grid
 from pymultigrid._resample import resample
 
 try:
@@ -26,8 +26,9 @@ from pymultigrid._decoding import Decoding
 from pymultigrid._index import FrameIndex
 from pymultigrid._media import DamagedVideo, Media, Source
 from pymultigrid._probe import probe
+from pymultigrid._views import picked
 
-__all__ = ["AtRate", "DamagedVideo", "Video", "picked"]
+__all__ = ["AtRate", "DamagedVideo", "Video"]
 
 
 @dataclass(slots=True)
@@ -343,11 +344,6 @@ def check_fps(fps: float) -> None:
         raise TypeError(f"fps ({fps!r}) must be a number, frames per second")
     if not 1e-3 <= fps <= 1e4:
         raise ValueError(f"fps ({fps}) must lie in [0.001, 10000], frames per second; 12.5, say")
-
-
-def picked(grid: Grid) -> Grid:
-    """Return `grid` over the frames that it picks, in its order: the grid on ``video.read(grid.frames(length))``."""
-    return Grid(Axis(0, grid.t.size, grid.t.size), grid.h, grid.w)
 
 
 def _clip(video: Video | AtRate, grid: Grid, options: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ python=$(realpath -s "${PYTHON:-python3}")
 form=${1:-whole}
 
 build() {  # NAME SANITIZERS
-  "$python" -m pip install --quiet --no-build-isolation --no-deps --upgrade --target "build/sanitized-$1" \
+  "$python" -m pip install --quiet --no-deps --upgrade --target "build/sanitized-$1" \
     --config-settings=build-dir="build/sanitized-$1-objects" \
     --config-settings=cmake.define.PYMULTIGRID_SANITIZE="$2" \
     --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=$([ "$form" = whole ] && echo ON || echo OFF) \

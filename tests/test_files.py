@@ -48,7 +48,7 @@ def test_each_video_has_its_own_label(paths, form):
     seen = set()
     for step in schedule:
         batch = mini_batch(schedule, step, seed=0)
-        for place, frames, _ in files.read(batch):
+        for place, frames, _ in files.decoded(batch):
             index = batch[place].index
             assert abs(float(frames.mean()) - int(files.labels[index])) < 5
             seen.add(index)

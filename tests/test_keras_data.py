@@ -256,7 +256,7 @@ def test_bad_arguments(paths):
 def test_from_folder(folder):
     dataset = VideoDataset.from_folder(folder, std=0.5)
     assert dataset.classes == ("cat", "dog", "eel")
-    assert list(dataset.files.labels) == [0, 0, 1, 1, 2, 2]
+    assert list(dataset.labels) == [0, 0, 1, 1, 2, 2]
     assert repr(dataset) == "VideoDataset(videos=6, classes=3, std=0.5, dtype='float32', layout='THWC')"
     assert repr(dataset.evaluation(FILES.shape, crops=3)) == "VideoViews(videos=6, clips=1, crops=3, each 8x32x32)"
 

@@ -64,6 +64,13 @@ def test_non_square_and_three_axis_factors():
     assert [str(s.base) for s in schedule.stages[:2]] == ["34x6x96x80", "2x13x192x320"]
 
 
+def test_a_batch_keeps_to_the_memory_of_the_baseline():
+    """The reference takes 256 clips here, 1.13 times the baseline's sampling points, at 4 times the rate."""
+    plan = Cycles(long=[(0.5, 0.75), (1, 1)], short=None)
+    stage = Schedule(Shape(64, 16, 112, 112), samples=100_000, epochs=20, plan=plan).stages[0]
+    assert (str(stage.base), stage.lr_scale) == ("192x8x84x84", 3.0)
+
+
 def test_multiples():
     schedule = kinetics(multiple_of=16, frames_multiple_of=8, batch_multiple_of=8)
     for shape in schedule.shapes:

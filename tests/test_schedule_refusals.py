@@ -208,10 +208,11 @@ def test_states_of_other_versions_are_refused_by_name():
     for version, message in (
         (1, "state has version 1; this pymultigrid reads 2: it is from before the first release: plan again"),
         (3, "state has version 3; this pymultigrid reads 2: update it"),
+        (None, "state has version None; this pymultigrid reads 2: update it"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             Schedule.from_dict({**state, "version": version})
-    with pytest.raises(ValueError, match=re.escape("state has version None; this pymultigrid reads 2")):
+    with pytest.raises(ValueError, match=re.escape("state has no 'version'; it must be what Schedule.to_dict returned")):
         Schedule.from_dict({})
     with pytest.raises(TypeError, match=re.escape("state ([]) must be what Schedule.to_dict returned")):
         Schedule.from_dict([])

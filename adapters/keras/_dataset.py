@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from pymultigrid import Schedule, Shape, resample
+from pymultigrid._files import VideoFiles, Views
 from pymultigrid._resample import default_threads
 from pymultigrid._sample import Sample
 from pymultigrid.keras._batches import batches
 from pymultigrid.keras._callback import MultigridCallback
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class VideoDataset:
+class VideoDataset(VideoFiles):
     """Labelled video files, for ``model.fit(dataset.training(multigrid), callbacks=[multigrid], ...)``.
 
     >>> import av, keras, numpy, tempfile
@@ -47,29 +44,15 @@ class VideoDataset:
 
     Parameters
     ----------
-    paths
-        The video files.
+    paths, sampling
+        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, and what it raises.
     labels
-        One for each, taken by position: a number, an array or list of numbers (one-hot), or a tuple or dictionary of
-        them for a model with several outputs.
+        One for each video: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a
+        model with several outputs.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
         Of the clips: ``"float32"``, ``"float16"``, or ``"uint8"``, which leaves scaling to the model (``Rescaling``).
-    sampling
-        How grids are drawn: ``stride=1``, ``short_side=``, ``area=``, ``aspect=``, ``flip=0``, ``segments=False`` and
-        ``beyond="error"``, as `Step.grid` takes them. ``flip=0.5`` mirrors half of the clips, for labels that have no
-        left and right; ``beyond="loop"`` or ``"clamp"`` admits videos shorter than the clip.
-
-    Raises
-    ------
-    FileNotFoundError
-        A file does not exist, at construction.
-    ValueError
-        No paths, or another number of labels; on reading, a schedule for another number of videos, a damaged file, or a
-        video shorter than the clip. The file is named.
-    TypeError
-        A sampling option has no such name.
 
     Notes
     -----
@@ -87,39 +70,14 @@ class VideoDataset:
         dtype: str = "float32",
         **sampling: Any,
     ) -> None:
-        from pymultigrid._files import VideoFiles  # PyAV is needed by those who read files, not by the rest
-
-        self.files = VideoFiles(paths, labels, **sampling)
+        super().__init__(paths, labels, **sampling)
         _check_labels(labels)
-        self.classes: tuple[str, ...] = ()
         layout = "THWC" if keras.config.image_data_format() == "channels_last" else "CTHW"
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "layout": layout}
         resample(np.zeros((1, 1, 1, 3), "uint8"), (1, 1, 1), **self.output)  # refuses wrong values here
 
-    @classmethod
-    def from_folder(cls, folder: str | os.PathLike[str], **options: Any) -> Self:
-        """Take every video in `folder`, which has one sub-folder per class; labels number the sorted sub-folders.
-
-        ``dataset.classes`` are their names. `options` are the class's.
-        """
-        from pymultigrid._files import in_folder
-
-        paths, labels, classes = in_folder(folder)
-        dataset = cls(paths, labels, **options)
-        dataset.classes = classes
-        return dataset
-
-    def subset(self, indices: Iterable[int]) -> Self:
-        """Return a data set of these videos alone, with the same options: a split, or a part to try things on."""
-        part = copy.copy(self)
-        part.files = self.files.subset(indices)
-        return part
-
-    def __len__(self) -> int:
-        return len(self.files)
-
     def __repr__(self) -> str:
-        return self.files.line(type(self).__name__, classes=len(self.classes) or None, **self.output)
+        return self._line(**self.output)
 
     def training(self, steps: MultigridCallback | Schedule, **options: Any) -> Any:
         """Return mini-batches for ``model.fit``: (clips, labels), each clip on its sample's grid.
@@ -131,11 +89,11 @@ class VideoDataset:
 
     def read(self, samples: Sequence[Sample]) -> tuple[Any, Any]:
         """Return (clips, labels) of these samples."""
-        in_order = sorted(self.files.read(samples), key=itemgetter(0))
+        in_order = sorted(self.decoded(samples), key=itemgetter(0))
         _, pixels, grids = zip(*in_order, strict=True)
         # Threads read mini-batches side by side: one for each.
         clips = resample(pixels, grids, threads=1, **self.output)
-        return clips, _stack([self.files.labels[sample.index] for sample in samples])
+        return clips, _stack([self.labels[sample.index] for sample in samples])
 
     def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1, workers: int | None = None) -> VideoViews:
         """Return the same files for ``validation_data``, ``evaluate`` and ``predict`` at `shape`: ``schedule.shape``.
@@ -145,7 +103,7 @@ class VideoDataset:
         return VideoViews(self, shape, clips=clips, crops=crops, workers=workers)
 
 
-class VideoViews(keras.utils.PyDataset):
+class VideoViews(Views, keras.utils.PyDataset):
     """Labelled video files on their evaluation grids, in order: item i is (views, labels), views B x T x H x W x C.
 
     With N = clips x crops views of each video, its views follow one another and each carries the video's label;
@@ -155,30 +113,23 @@ class VideoViews(keras.utils.PyDataset):
     Build it with ``VideoDataset.evaluation``.
     """
 
+    dataset: VideoDataset
+
     def __init__(self, dataset: VideoDataset, shape: Shape, *, clips: int, crops: int, workers: int | None) -> None:
-        super().__init__(workers=default_threads() if workers is None else workers)
-        dataset.files.check_views(shape, clips=clips, crops=crops)
-        self.dataset = dataset
-        self.shape = shape
-        self.clips = clips
-        self.crops = crops
+        keras.utils.PyDataset.__init__(self, workers=default_threads() if workers is None else workers)
+        Views.__init__(self, dataset, shape, clips=clips, crops=crops)
         self._videos = max(1, shape.b // (clips * crops))
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self._videos)
 
-    def __repr__(self) -> str:
-        _, t, h, w = self.shape
-        return f"VideoViews(videos={len(self.dataset)}, clips={self.clips}, crops={self.crops}, each {t}x{h}x{w})"
-
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        files = self.dataset.files
         pixels, grids, labels = [], [], []
-        for video in range(len(files))[index * self._videos : (index + 1) * self._videos]:
-            frames, on = files.read_views(self.shape, video, clips=self.clips, crops=self.crops)
+        for video in range(len(self.dataset))[index * self._videos : (index + 1) * self._videos]:
+            frames, on = self.decoded(video)
             pixels += frames
             grids += on
-            labels += [files.labels[video]] * len(on)
+            labels += [self.dataset.labels[video]] * len(on)
         return resample(pixels, grids, threads=1, **self.dataset.output), _stack(labels)
 
 

@@ -36,6 +36,11 @@ def scaling(lrs: Sequence[float | Tensor], optimizer: object) -> ScaledLR | None
     return None
 
 
+def any_live() -> bool:
+    """Say whether there is any ScaledLR in this process."""
+    return len(_live) > 0
+
+
 def check_rates(model: nn.Module, step: Step) -> None:
     """Let every ScaledLR that drives parameters of `model` meet the step."""
     live = {

@@ -286,7 +286,7 @@ def check_length(dataset: Any, schedule: Schedule) -> None:
 def _checksum(dataset: Any) -> Any:
     """Return what tells one list of videos and labels from another; None where the data set has no such list."""
     if isinstance(dataset, VideoDataset):
-        return dataset.files.checksum()
+        return dataset.checksum()
     return [_checksum(part) for part in dataset.datasets] if isinstance(dataset, ConcatDataset) else None
 
 

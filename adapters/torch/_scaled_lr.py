@@ -19,6 +19,12 @@ from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
 
 
+_WHOLE_TRAINING = (
+    "the loader gives the whole training, all epochs of it, so there is no loop over epochs around it; to stop after "
+    "each, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
+)
+
+
 class ScaledLR(LRScheduler):
     """A torch scheduler written for the baseline, made right for a multigrid schedule.
 
@@ -85,7 +91,7 @@ class ScaledLR(LRScheduler):
     -----
     RuntimeWarning
         `scheduler` is made for another length than the baseline's; ``step()`` is called after the schedule's end, or
-        the optimizer steps three times without it.
+        while gradients wait for the optimizer; the optimizer steps three times without it.
 
     Notes
     -----
@@ -123,8 +129,9 @@ class ScaledLR(LRScheduler):
             )
         self._loaded_too_early = self._rates_of_a_loaded_optimizer()
         self._written: list[Mark] = []
+        self._updates, self._entered, self._told = 0, -1, False
         super().__init__(scheduler.optimizer, self._start - 1)
-        self._updates, self._entered, mine = 0, -1, weakref.ref(self)
+        mine = weakref.ref(self)
         # Accelerate's wrapper is an Optimizer without hooks, around one that has them.
         inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
         inner.register_step_post_hook(lambda *_: _updated(mine()))
@@ -134,13 +141,22 @@ class ScaledLR(LRScheduler):
         """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
         if self.last_epoch == self._start + len(self.schedule):
             warnings.warn(
-                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: the loader gives the whole "
-                "training, take the loop over epochs around it away; schedule.epoch(e) has the steps of one epoch",
+                f"lr.step() after the schedule's last step, {self.last_epoch - 1}: {_WHOLE_TRAINING}",
                 RuntimeWarning,
                 stacklevel=2,
             )
         if self._written:
             self._check_rates()
+        if not self._updates and self._entered == self.last_epoch and not self._told and self._gradients_wait():
+            self._told = True
+            warnings.warn(
+                f"lr.step() at step {self.last_epoch}, whose gradients wait for optimizer.step(): it belongs after "
+                "that. Where gradients are accumulated over several batches, make the schedule for processes=n * k, "
+                "pass accumulate=k to the loader, and call both once for k batches (docs/data.md, Gradient "
+                "accumulation). A step that was left out on purpose is no mistake",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._updates = 0
         super().step(epoch)
         self._note()
@@ -262,8 +278,7 @@ class ScaledLR(LRScheduler):
 
     def _go_past_a_skipped_step(self) -> None:
         """Go on where a GradScaler has skipped the optimizer's step, and the trainer the scheduler's with it."""
-        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
-        if any(p.grad is not None and bool(p.grad.any()) for p in parameters):
+        if self._gradients_wait():
             raise RuntimeError(
                 f"step {self.last_epoch + 1} begins while the gradients of step {self.last_epoch} wait for an "
                 "optimizer step: gradients are accumulated, and the schedule was not told; make it for "
@@ -271,18 +286,21 @@ class ScaledLR(LRScheduler):
             )
         self.step()
 
+    def _gradients_wait(self) -> bool:
+        """Say whether gradients wait for an optimizer step: not those that a GradScaler has found to be infinite."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = [_values(p.grad) for p in parameters if p.grad is not None]
+        return any(bool(g.any()) for g in gradients) and all(bool(g.isfinite().all()) for g in gradients)
+
     def _apart(self, step: Step) -> str:
         start, stop = self._start, self._start + len(self.schedule)
         where = f"the loop trains step {step.index}, and the learning rate stands at step {self.last_epoch}"
         if step.index == self.last_epoch + 1 == self._entered + 1:
             return f"{where}: call lr.step() once for each step, after optimizer.step()"
-        if self._entered == step.index == self.last_epoch - 1:
+        if self.last_epoch in (self._entered + 1, self._entered + 2) and step.index == self.last_epoch - 1:
             return f"{where}: lr.step() was called twice, or before the step was over; call it once for each step"
         if self.last_epoch == stop:
-            return (
-                f"{where}, after the last one: the loader gives the whole training, take the loop over epochs around "
-                "it away; schedule.epoch(e) has the steps of one epoch"
-            )
+            return f"{where}, after the last one: {_WHOLE_TRAINING}"
         if not start <= step.index < stop:
             return f"{where}; it has the steps {start} to {stop}: give it the schedule that the loader has"
         return (
@@ -358,11 +376,17 @@ def _updated(lr: ScaledLR | None) -> None:
             )
 
 
+def _values(gradient: Tensor) -> Tensor:
+    """Return the numbers of a gradient that lie on this process."""
+    local: Tensor = getattr(gradient, "to_local", lambda: gradient)()
+    return local._values() if local.is_sparse else local
+
+
 def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
             "scheduler is ReduceLROnPlateau, which follows a metric and has no clock to scale; pass a scheduler of "
-            "steps, or multiply by step.lr_scale in your loop"
+            "steps, or one that reads a factor which ReduceLROnPlateau steps (docs/torch.md, The learning rate)"
         )
     if isinstance(scheduler, ScaledLR):
         raise ValueError("scheduler is a ScaledLR already; pass the scheduler inside it, freshly built")

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pymultigrid import Shape, Step, _arguments
 from pymultigrid.torch._agreement import disagreement
 from pymultigrid.torch._batch_norm import check_converted, norms_of, splitting
-from pymultigrid.torch._driving import check_rates
+from pymultigrid.torch._driving import any_live, check_rates
 from pymultigrid.torch._kinds import check_model
 
 
@@ -56,7 +56,8 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     Warns
     -----
     RuntimeWarning
-        The model's input is not of the step's shape, or some of its batch norms were not converted.
+        The model's input is not of the step's shape, some of its batch norms were not converted, or no `ScaledLR`
+        scales the learning rate.
 
     Notes
     -----
@@ -77,11 +78,29 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     check_rates(model, step)
     with _watching(model, step, seen), splitting(norms, step, base, clips=step.shape.b) as splits:
         yield splits
+    _check_scaled(model, step)
 
 
 # By model: the shapes at which its batch norms were looked through, and those whose input was compared.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_unscaled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the models that were found to train without a ScaledLR
 _comparing: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by model: the step whose input is awaited
+
+
+def _check_scaled(model: nn.Module, step: Step) -> None:
+    """Warn once of a model that is trained in larger batches at the learning rate of the baseline's."""
+    if step.lr_scale == 1 or any_live() or model in _unscaled:
+        return
+    if any(p.grad is not None for p in model.parameters()):
+        _unscaled[model] = True
+        warnings.warn(
+            f"step {step.index} needs {step.lr_scale:g} times the baseline's learning rate, and there is no ScaledLR: "
+            "make one of your scheduler, ScaledLR(scheduler, schedule), and call its step() once an iteration. If you "
+            "multiply by step.lr_scale yourself, filter this warning; if nothing should be scaled, pass "
+            'lr_scaling="none" to the schedule',
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 @contextmanager

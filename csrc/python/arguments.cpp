@@ -21,6 +21,7 @@ std::string said(const std::string& name, py::handle value) {
 }
 
 py::int_ whole_object(const std::string& name, py::handle value, const py::int_& low, const py::int_& high) {
+  if (PyBool_Check(value.ptr())) throw py::type_error(said(name, value) + " must be a whole number");
   auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   if (!index) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
@@ -39,6 +40,7 @@ py::int_ whole_object(const std::string& name, py::handle value, const py::int_&
 }
 
 double number(const std::string& name, py::handle value) {
+  if (PyBool_Check(value.ptr())) throw py::type_error(said(name, value) + " must be a number");
   const double found = PyFloat_AsDouble(value.ptr());
   if (found != -1 || !PyErr_Occurred()) return found;
   if (PyErr_ExceptionMatches(PyExc_OverflowError)) {

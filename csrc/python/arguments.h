@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace multigrid {
@@ -19,8 +20,15 @@ pybind11::int_ whole_object(const std::string& name, pybind11::handle value, con
                             const pybind11::int_& high);
 
 template <class Int>
-Int whole(const std::string& name, pybind11::handle value, Int low, Int high = std::numeric_limits<Int>::max()) {
-  return whole_object(name, value, pybind11::int_(low), pybind11::int_(high)).template cast<Int>();
+Int whole(std::string_view name, pybind11::handle value, Int low, Int high = std::numeric_limits<Int>::max()) {
+  if (PyLong_CheckExact(value.ptr())) {  // nearly always: compared without making objects of the bounds
+    int overflow = 0;
+    const long long found = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+    const Int taken = static_cast<Int>(found);
+    const bool same = overflow == 0 && static_cast<long long>(taken) == found && (taken < 0) == (found < 0);
+    if (same && taken >= low && taken <= high) return taken;
+  }
+  return whole_object(std::string(name), value, pybind11::int_(low), pybind11::int_(high)).template cast<Int>();
 }
 
 double number(const std::string& name, pybind11::handle value);

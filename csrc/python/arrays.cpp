@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace multigrid {
 namespace {
 
-const std::string dtypes = "uint8, float16, float32 and bfloat16";
+constexpr const char* dtypes = "uint8, float16, float32 and bfloat16";
 
 [[noreturn]] void refuse_dtype(const std::string& name, const std::string& dtype) {
   throw py::type_error(name + " has dtype " + dtype + "; " + dtypes + " can be resampled: convert it first");

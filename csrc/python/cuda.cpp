@@ -62,8 +62,9 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
   Gpu gpu;
   check_cuda(api->size(device, &gpu));
   const Unlocked unlocked;
+  void* const handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): Python's form of it
   launch_each(videos, grids, options, out, gpu,
-              [&](const Launch& launch) { check_cuda(api->run(&launch, device, reinterpret_cast<void*>(stream))); });
+              [&](const Launch& launch) { check_cuda(api->run(&launch, device, handle)); });
 }
 
 void bind_cuda(py::module_& m) {

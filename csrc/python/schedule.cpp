@@ -17,6 +17,7 @@ namespace {
 // Steps [next, stop) of a schedule, which `owner` keeps alive.
 struct Steps {
   py::object owner;
+  const Schedule* schedule;
   std::int64_t next, stop;
 };
 
@@ -28,13 +29,14 @@ Schedule make_schedule(const py::object& baseline, const py::object& baseline_ep
 }
 
 Steps steps(const py::object& self, const py::object& start, const py::object& stop) {
-  const std::int64_t size = self.cast<const Schedule&>().size();
-  return {self, whole("start", start, std::int64_t{0}, size), whole("stop", stop, std::int64_t{0}, size)};
+  const auto& schedule = self.cast<const Schedule&>();
+  const std::int64_t size = schedule.size();
+  return {self, &schedule, whole("start", start, std::int64_t{0}, size), whole("stop", stop, std::int64_t{0}, size)};
 }
 
 Step next_step(Steps& steps) {
   if (steps.next >= steps.stop) throw py::stop_iteration();
-  return steps.owner.cast<const Schedule&>().at(steps.next++);
+  return steps.schedule->at(steps.next++);
 }
 
 }  // namespace
@@ -52,7 +54,7 @@ void bind_schedule(py::module_& m) {
       .def("__len__", &Schedule::size);
   define(
       schedule, "at",
-      [](const Schedule& self, const py::object& index) {
+      [](const Schedule& self, py::handle index) {
         return self.at(whole("index", index, std::int64_t{0}, self.size() - 1));
       },
       "schedule.at(index)", "The step at an index.", "index"_a);

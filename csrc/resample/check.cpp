@@ -93,7 +93,7 @@ void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& g
   if (grids.size() != 1 && grids.size() != videos.size())
     refuse("grids has ", grids.size(), " grids for ", videos.size(), " videos; give one for all or one for each");
   const Grid& first = grids[0];
-  constexpr double widest = std::numeric_limits<std::int32_t>::max() / 16;
+  constexpr double widest = (1 << 27) - 1;
   for (std::size_t i = 0; i < videos.size(); ++i) {
     const ClipView& video = videos[i];
     const std::string name = item("video", i, videos.size());

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
 
 namespace multigrid {
@@ -12,7 +13,7 @@ namespace multigrid {
 using Interrupted = std::function<bool()>;
 
 // Ends a thread's work; it never leaves the call.
-struct Stopped {};
+struct Stopped : std::exception {};
 
 class Pulse {
  public:
@@ -23,7 +24,8 @@ class Pulse {
 
   // After work on so many values. Throws Stopped.
   void beat(std::int64_t values) {
-    if ((left_ -= values) < 0) look();
+    left_ -= values;
+    if (left_ < 0) look();
   }
 
  private:

@@ -1,5 +1,6 @@
 """The loader whose batches carry their step: however it is resumed, sliced, skipped or prepared."""
 
+import gc
 import re
 import traceback
 import warnings
@@ -290,10 +291,42 @@ def test_one_side_resumed_alone_is_refused():
 def test_a_loop_over_epochs_around_it_is_refused():
     loop = Loader(Clips(), SCHEDULE), *parts()
     train(*loop)
-    with pytest.raises(
-        RuntimeError, match="the loader gives the whole training, take the loop over epochs around it away"
-    ):
+    with pytest.raises(RuntimeError, match=re.escape("the loader gives the whole training, all epochs of it")):
         train(*loop)
+
+
+def test_a_second_lr_step_is_named():
+    with pytest.raises(RuntimeError, match=re.escape("lr.step() was called twice")):
+        train(Loader(Clips(), SCHEDULE), *parts(), schedule_step=lambda i: 2)
+
+
+def test_an_lr_step_for_each_micro_batch_is_warned_of_once():
+    with pytest.warns(RuntimeWarning, match=re.escape("lr.step() at step 1, whose gradients wait")) as told:
+        train(Loader(Clips(), SCHEDULE), *parts(), update=lambda i: i % 2 == 0)
+    assert len(told) == 1
+
+
+def test_a_training_without_scaled_lr_is_warned_of_once():
+    model, optimizer, lr = parts()
+    del lr
+    gc.collect()
+    with pytest.warns(RuntimeWarning, match="needs 8 times the baseline's learning rate, and there is no") as told:
+        for step, (clips, _, _) in Loader(Clips(), SCHEDULE):
+            with sub_batches(model, step):
+                model(clips).square().mean().backward()
+            optimizer.step()
+    assert len(told) == 1
+
+
+def test_a_loop_of_epochs_by_the_schedule_is_the_whole_training():
+    data, (model, optimizer, lr) = Clips(), parts()
+    trained = []
+    for epoch in range(SCHEDULE.num_epochs):
+        loader = Loader(data, SCHEDULE.epoch(epoch))
+        train(loader, model, optimizer, lr)
+        trained += [step.index for step in SCHEDULE.epoch(epoch)]
+    assert trained == [step.index for step in SCHEDULE]
+    assert lr.last_epoch == SCHEDULE.stop
 
 
 def test_a_learning_rate_of_another_schedule_is_refused():

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from pymultigrid import Cycles, Schedule, Shape
 from pymultigrid.torch import SubBatchNorm, SubBatchNorm1d, SubBatchNorm2d, SubBatchNorm3d, sub_batches
 
-SCHEDULE = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,))
+SCHEDULE = Schedule(Shape(8, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,), lr_scaling="none")
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "pyslowfast_schedules.json").read_text())["configs"]
 
 

@@ -67,14 +67,14 @@ class Crew {
 
   bool run() {
     std::vector<std::thread> threads;
-    try {
-      for (std::size_t more = helpers(); more > 0; --more) {
+    for (std::size_t more = helpers(); more > 0; --more) {
+      try {
         threads.emplace_back([this] { help(); });
-        const std::lock_guard<std::mutex> lock(ending_);
-        ++helping_;
+      } catch (const std::exception&) {
+        break;  // the system gives no more threads: those there are, and this one, do the work
       }
-    } catch (const std::exception&) {
-      // No thread to be had: those there are, and this one, do the work.
+      const std::lock_guard<std::mutex> lock(ending_);
+      ++helping_;
     }
     work(&interrupted_);
     wait();
