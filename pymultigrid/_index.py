@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +52,45 @@ class FrameIndex:
         marks = self.marks and compact(np.delete(np.asarray(self.marks), key))
         return replace(self, keys=compact(np.delete(np.asarray(self.keys), key)), marks=marks)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` takes, for JSON."""
+        numbers = {"times": self.times, "keys": self.keys, "marks": self.marks, "sums": self.sums}
+        plain = {name: getattr(self, name) for name in ("how", "height", "width", "rotation", "mirrored", "even")}
+        fractions = {"tick": str(self.tick), "rate": str(self.rate)}
+        return {**plain, **fractions, **{name: _written(value) for name, value in numbers.items() if len(value)}}
+
+    @classmethod
+    def from_dict(cls, written: dict[str, Any]) -> FrameIndex:
+        """Return the index that `to_dict` wrote."""
+        times, keys, marks = (_given(written.get(name, ())) for name in ("times", "keys", "marks"))
+        sums = array("I", written.get("sums", ()))
+        if not len(times) or (written["how"] == "decoder") != (len(sums) == len(times)) or len(marks) > len(keys):
+            raise ValueError("an index must have times, and a checksum for each where the decoder counted")
+        plain = {name: written[name] for name in ("how", "height", "width", "rotation", "mirrored", "even")}
+        tick, rate = _fraction(written["tick"]), _fraction(written["rate"])
+        return cls(times=times, tick=tick, keys=keys, marks=marks, sums=sums or (), rate=rate, **plain)
+
     def shown(self, seconds: Sequence[float]) -> list[int]:
         """Return the frame that is shown at each of these times from the beginning on."""
         # Half a tick: a clock of milliseconds calls 66.7 ms 67.
         wanted = self.times[0] + np.asarray(seconds) / float(self.tick) + 0.5
         found = np.searchsorted(np.asarray(self.times), wanted, side="right") - 1
         return [int(n) for n in found.clip(0, len(self.times) - 1)]
+
+
+def _written(numbers: Sequence[int]) -> Any:
+    return [numbers.start, numbers.stop, numbers.step, "range"] if isinstance(numbers, range) else list(numbers)
+
+
+def _given(written: Any) -> Numbers:
+    if written and written[-1] == "range":
+        return range(*written[:3])
+    return compact(written)
+
+
+@lru_cache(maxsize=1024)
+def _fraction(text: str) -> Fraction:
+    return Fraction(text)  # few for many files: one object for each
 
 
 def compact(numbers: NDArray[np.int64] | Iterable[int]) -> Numbers:

@@ -77,7 +77,10 @@ class Source:
         """Return (size, time of change) by which a file that was written anew is told from the one that was known."""
         if self.data is not None:
             return None
-        found = Path(self.name).stat()
+        try:
+            found = Path(self.name).stat()
+        except OSError as cause:
+            raise _of_the_system(self.name, cause) from None
         return found.st_size, found.st_mtime_ns
 
     def _stream(self, container: Any) -> Any:

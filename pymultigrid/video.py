@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -89,7 +89,7 @@ class Video:
         The file has no video stream, a codec that no decoder is there for, or is of a kind that is not read.
     """
 
-    __slots__ = ("_bytes", "_failure", "_held", "_index", "damaged", "path", "rotate")
+    __slots__ = ("_bytes", "_failure", "_held", "_index", "_stamp", "damaged", "path", "rotate")
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class Video:
         self.damaged = damaged
         self._index: FrameIndex | None = None
         self._failure: ValueError | None = None  # looking through the file failed, and would again
+        self._stamp: tuple[int, int] | None = None  # of the file that what is known was saved of, until it is compared
         self._held: _Held | None = None
 
     def __repr__(self) -> str:
@@ -114,10 +115,10 @@ class Video:
 
     def __getstate__(self) -> tuple[Any, ...]:
         failure = self._failure and (type(self._failure), str(self._failure))
-        return self._bytes, self.path, self.rotate, self.damaged, self._index, failure
+        return self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._bytes, self.path, self.rotate, self.damaged, self._index, failure = state
+        self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure = state
         self._failure = failure and failure[0](failure[1])
         self._held = None
 
@@ -163,8 +164,10 @@ class Video:
         Threads may share it: they read one after the other.
         """
         held = Video.__new__(Video)
-        held.__setstate__(self.__getstate__())
-        with self._source().open() as media:
+        with ExitStack() as stack:
+            with self._remembering():
+                media = stack.enter_context(self._source().open())
+            held.__setstate__(self.__getstate__())
             held._held = _Held(media, threading.RLock())
             try:
                 yield held
@@ -224,21 +227,41 @@ class Video:
             )
         return index.rotation if self.rotate else 0
 
+    def known(self, stamp: tuple[int, int], what: FrameIndex | ValueError) -> None:
+        """Take what was found out before about the file, if it still has this stamp when it is read."""
+        self._stamp = stamp
+        self._index, self._failure = (what, None) if isinstance(what, FrameIndex) else (None, what)
+
+    def what_is_known(self) -> tuple[tuple[int, int], FrameIndex | ValueError]:
+        """Return what `known` takes."""
+        try:
+            what: FrameIndex | ValueError = self._probed()
+        except ValueError as error:
+            what = error
+        return self._source().stamp() or (0, 0), what
+
     def _probed(self) -> FrameIndex:
-        index = self._index
-        if index is not None:
-            return index
+        with self._remembering():
+            if self._index is None:
+                with self._reading() as media:
+                    if self._index is None:  # else another thread was first
+                        self._index = probe(self._source(), media, use_damaged=self.damaged == "use")
+            return self._index
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Refuse at once a file that was found to be bad, and keep in mind one that is."""
+        if self._stamp is not None:
+            same, self._stamp = self._source().stamp() == self._stamp, None
+            if not same:
+                self._index = self._failure = None
         if self._failure is not None:
             raise type(self._failure)(str(self._failure))
-        with self._reading() as media:
-            if self._index is not None:  # another thread was first
-                return self._index
-            try:
-                index = self._index = probe(self._source(), media, use_damaged=self.damaged == "use")
-            except ValueError as error:
-                self._failure = error.with_traceback(None)
-                raise
-        return index
+        try:
+            yield
+        except ValueError as error:
+            self._failure = error.with_traceback(None)
+            raise
 
     @contextmanager
     def _reading(self) -> Iterator[Media]:

@@ -147,9 +147,9 @@ def test_rate_times_and_duration(kind, rate, constant, made):
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
-def concealed(data, keep):
-    """What the decoder makes of a file, whatever it says. Frames that are kept give it other buffers to work in."""
-    frames, kept = [], []
+def concealed(data):
+    """What the decoder makes of a file, whatever it says."""
+    frames = []
     with av.open(io.BytesIO(data)) as file:
         stream = file.streams.best("video")
         stream.thread_type = "NONE"
@@ -161,11 +161,9 @@ def concealed(data, keep):
             except (StopIteration, av.error.FFmpegError):
                 return np.stack(frames)
             try:
-                decoded = packet.decode()
+                frames += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
             except av.error.FFmpegError:
                 continue
-            frames += [frame.to_ndarray(format="rgb24") for frame in decoded]
-            kept += decoded if keep else []
 
 
 SIZED = ("h264 mp4", "h264 mov", "h264 mkv", "vp9 webm", "mpeg4 avi", "mjpeg avi", "flv1 flv", "wmv2 wmv", "gif")
@@ -204,17 +202,16 @@ def test_bytes_missing_inside(kind, made, tmp_path):
 @pytest.mark.parametrize("kind", ["h264 mp4", "h264 mkv", "mpeg4 avi, B-frames", "mpeg2 mpg", "h264 ts", "vp9 webm"])
 def test_flipped_bits_are_told_or_used(kind, made):
     data, told = made(kind)[0].read_bytes(), 0
-    for at in range(len(data) // 2, len(data) // 2 + 400, 37):
+    for at in range(len(data) // 4, len(data) - 200, len(data) // 30):
         damaged = bytearray(data)
         damaged[at] ^= 16
         damaged = bytes(damaged)
         used = Video(damaged, damaged="use")
-        want, again = concealed(damaged, False), concealed(damaged, True)
-        assert used.extent[0] == len(want) == len(again)
-        # Where a picture that others refer to is lost, the decoder takes what a buffer happens to hold.
-        numbers = [n for n in random.Random(at).sample(range(len(want)), 12) if (want[n] == again[n]).all()]
-        assert len(numbers) >= 4
-        np.testing.assert_array_equal(used.read(numbers), want[numbers])
+        want = concealed(damaged)
+        assert used.extent[0] == len(want)
+        numbers = random.Random(at).sample(range(len(want)), 12)
+        # Where a picture that others refer to is lost, the decoder may take what a buffer happens to hold.
+        assert sum((a == b).all() for a, b in zip(used.read(numbers), want[numbers], strict=True)) >= 8
         try:
             Video(damaged).read(range(Video(damaged).extent[0]))
         except DamagedVideo as error:
