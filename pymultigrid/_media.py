@@ -159,7 +159,10 @@ class Media:
     def packets(self) -> Iterator[Any]:
         """Yield the stream's packets from where the file is; the last, empty one asks the decoder for what it holds."""
         self.used = True
-        yield from self.container.demux(self.stream)
+        try:
+            yield from self.container.demux(self.stream)
+        except IndexError:
+            return  # PyAV, of streams that turn up inside of the file; ours has given its last packet
 
     def seek(self, stamp: int) -> bool:
         """Go to where decoding of the frame of this time stamp should begin, or say that the file has no such way."""
