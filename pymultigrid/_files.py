@@ -323,6 +323,16 @@ class Views:
 
     def decoded(self, index: int) -> tuple[list[Pixels], list[Grid]]:
         """Return what `resample` reads the views of video `index` from; each frame is decoded once."""
+        from pymultigrid.video import DamagedVideo
+
+        try:
+            return self._decoded(index)
+        except DamagedVideo as damage:
+            raise DamagedVideo(
+                f"{damage}. Evaluation draws no other video in its place; leave video {index} out by dataset.subset"
+            ) from damage
+
+    def _decoded(self, index: int) -> tuple[list[Pixels], list[Grid]]:
         with self.dataset.videos[index].open() as file:
             video = self.dataset._shown(file)
             extent = video.extent
