@@ -114,8 +114,10 @@ class Source:
                 f"{said}: it is none of the formats that are read, which hold their pictures themselves (no "
                 "playlists); rewrite it as mp4 or leave it out"
             )
-        if isinstance(error, (OSError, MemoryError)):
-            return type(error)(error.errno, f"{said}; the file itself can be opened: try again")
+        if isinstance(error, MemoryError):
+            return MemoryError(f"{said}: there is too little memory")
+        if isinstance(error, OSError):
+            return OSError(error.errno or 0, f"{said}; the file itself can be opened: try again")
         return DamagedVideo(f"{said}: it is truncated, damaged or of another kind; {OFFER}")
 
 

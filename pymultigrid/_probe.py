@@ -49,13 +49,13 @@ class Colours:
 
     def rgb(self, frame: Any) -> NDArray[np.uint8]:
         """Return a frame's pixels as they are stored, height x width x 3: a view, until the next one is asked for."""
-        plane = self._convert.reformat(frame, format="rgb24", **_ONE_THREAD).planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # padded
-        return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+        plane: Any = self._convert.reformat(frame, format="rgb24", **_ONE_THREAD).planes[0]
+        rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # padded
+        return rows[: frame.height, : frame.width * 3].reshape(int(frame.height), int(frame.width), 3)
 
 
 def checksum(pixels: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels))
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 def probe(source: Source, media: Media, *, use_damaged: bool) -> FrameIndex:

@@ -141,8 +141,7 @@ class Video:
         index = self._probed()
         if index.even:
             return None
-        times: NDArray[np.float64] = (np.asarray(index.times, np.int64) - index.times[0]) * float(index.tick)
-        return times
+        return np.asarray(np.subtract(index.times, index.times[0]) * float(index.tick), np.float64)
 
     @property
     def duration(self) -> float:

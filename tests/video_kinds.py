@@ -18,8 +18,9 @@ import numpy as np
 HEIGHT, WIDTH, FRAMES = 48, 64, 40
 
 
-def pictures(count: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarray]:
+def pictures(count: int | None = None, height: int | None = None, width: int | None = None) -> list[np.ndarray]:
     """Coloured texture that moves, with the frame's number as the level of a corner."""
+    count, height, width = count or FRAMES, height or HEIGHT, width or WIDTH
     rough = np.random.default_rng(0).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     texture = rough.repeat(8, 0).repeat(8, 1)[:height, :width]
     moved = [np.roll(texture, number, axis=1) for number in range(count)]
@@ -275,7 +276,7 @@ def shifted(path: Path, codec: str, by: int, **options: Any) -> None:
 H264: dict[str, Any] = {"options": {"g": "12", "bf": "3"}}
 FINE: dict[str, Any] = {"options": {"qmin": "2", "qmax": "4"}, "gop_size": 12}
 LIVELY = {"g": "12", "bf": "3", "b_strategy": "0"}
-UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 9, FRAMES)).tolist()
+UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 9, 400)).tolist()
 TICK = Fraction(1, 90000)
 
 
@@ -317,7 +318,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "h264 mp4, variable rate": (".mp4", _made("libx264", times=UNEVEN, **H264)),
     "h264 mp4, a tick apart": (
         ".mp4",
-        _made("libx264", times=[0, 1, *range(90000, 90000 * 39, 90000)], tick=TICK, **H264),
+        _made("libx264", times=[0, 1, *range(90000, 90000 * 400, 90000)], tick=TICK, **H264),
     ),
     "h264 mp4, several videos": (".mp4", _made("libx264", streams=2, **H264)),
     "h264 mp4, cover art first": (".mp4", cover_art_first),
