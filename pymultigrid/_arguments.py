@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 from pymultigrid import _core
@@ -119,3 +119,21 @@ def lr_power(lr_scaling: LRScaling) -> float:
     if not isinstance(lr_scaling, str) or lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
     return _LR_POWER[lr_scaling]
+
+
+def by_position(name: str, values: Any) -> Sequence[Any]:
+    """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
+    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
+            "table, one for each file and in the files' order"
+        )
+    if hasattr(values, "to_numpy"):  # a table's column has an index of its own: labels[0] is not its first one
+        values = values.to_numpy()
+        values = values.tolist() if values.dtype == object else values
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        if not values.shape:
+            raise TypeError(f"{name} is a single value ({values!r}); pass one for each file")
+        array: Sequence[Any] = values  # NumPy's and the frameworks' arrays count positions as they are
+        return array
+    return list(values)

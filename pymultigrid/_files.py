@@ -6,7 +6,7 @@ import copy
 import os
 import reprlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymultigrid import _arguments
+from pymultigrid._at_rate import AtRate, check_fps
 from pymultigrid._core import Grid, Shape
 from pymultigrid._folder import videos_in
 from pymultigrid._plans import Cycles
@@ -23,7 +24,7 @@ from pymultigrid._skipped import Skipped, drawn_instead
 from pymultigrid._views import picked, view_grids
 
 if TYPE_CHECKING:
-    from pymultigrid.video import AtRate, Video
+    from pymultigrid.video import Video
 
 SAMPLING = ("stride", "fps", "short_side", "area", "aspect", "flip", "segments", "beyond")
 """How a grid is drawn: the options of `Step.grid` that a data set takes, and the rate that videos are read at."""
@@ -107,13 +108,11 @@ class VideoFiles:
         TypeError
             The labels have no order, or a sampling option has no such name.
         """
-        # PyAV is needed by those who read files, not by the rest.
-        from pymultigrid._saved_index import load_index
-        from pymultigrid.video import Video, check_fps
+        from pymultigrid.video import Video  # PyAV is needed by those who read files, not by the rest
 
         if isinstance(paths, (str, os.PathLike)):
             raise TypeError(f"paths ({paths!r}) must be a list of files; VideoDataset.from_folder takes a folder")
-        paths, labels = _by_position("paths", paths), _by_position("labels", labels)
+        paths, labels = _arguments.by_position("paths", paths), _arguments.by_position("labels", labels)
         if not len(paths):
             raise ValueError("paths is empty; pass the video files, or use VideoDataset.from_folder")
         if len(paths) != len(labels):
@@ -140,6 +139,8 @@ class VideoFiles:
         self.classes = ()
         self._skipped = Skipped(len(self.videos))
         if index is not None:
+            from pymultigrid._saved_index import load_index
+
             load_index(index, self.videos)
 
     @classmethod
@@ -263,8 +264,6 @@ class VideoFiles:
 
     def _shown(self, video: Video) -> Video | AtRate:
         """Return a video at the rate that it is read at."""
-        from pymultigrid.video import AtRate
-
         return AtRate(video, self.sampling["fps"]) if "fps" in self.sampling else video
 
     def _drawing(self) -> dict[str, Any]:
@@ -347,24 +346,6 @@ class Views:
         sampling = self.dataset.sampling
         options = {name: sampling[name] for name in ("stride", "segments", "beyond") if name in sampling}
         return view_grids(self.shape, extent, clips=self.clips, crops=self.crops, **options)
-
-
-def _by_position(name: str, values: Any) -> Sequence[Any]:
-    """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
-    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
-        raise TypeError(
-            f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
-            "table, one for each file and in the files' order"
-        )
-    if hasattr(values, "to_numpy"):  # a table's column has an index of its own: labels[0] is not its first one
-        values = values.to_numpy()
-        values = values.tolist() if values.dtype == object else values
-    if hasattr(values, "dtype") and hasattr(values, "shape"):
-        if not values.shape:
-            raise TypeError(f"{name} is a single value ({values!r}); pass one for each file")
-        array: Sequence[Any] = values  # NumPy's and the frameworks' arrays count positions as they are
-        return array
-    return list(values)
 
 
 def _read(video: Video | AtRate, grids: Sequence[Grid]) -> list[tuple[Pixels, Grid]]:

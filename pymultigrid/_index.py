@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+_LITTLE = Fraction(1, 10**6)  # of a frame, by which a time may fall short of the one that it means
+
 Numbers = Sequence[int]
 """A range where the numbers are one, which costs no memory, or an array."""
 
@@ -70,12 +72,15 @@ class FrameIndex:
         tick, rate = _fraction(written["tick"]), _fraction(written["rate"])
         return cls(times=times, tick=tick, keys=keys, marks=marks, sums=sums or (), rate=rate, **plain)
 
-    def shown(self, seconds: Sequence[float]) -> list[int]:
+    def shown(self, seconds: Sequence[float | Fraction]) -> list[int]:
         """Return the frame that is shown at each of these times from the beginning on."""
+        last = len(self.times) - 1
+        if self.even:
+            return [max(0, min(last, int(time * self.rate + _LITTLE))) for time in seconds]
         # Half a tick: a clock of milliseconds calls 66.7 ms 67.
-        wanted = self.times[0] + np.asarray(seconds) / float(self.tick) + 0.5
+        wanted = self.times[0] + np.asarray(seconds, np.float64) / float(self.tick) + 0.5
         found = np.searchsorted(np.asarray(self.times), wanted, side="right") - 1
-        return [int(n) for n in found.clip(0, len(self.times) - 1)]
+        return [int(n) for n in found.clip(0, last)]
 
 
 def _written(numbers: Sequence[int]) -> Any:
