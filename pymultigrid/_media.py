@@ -48,7 +48,7 @@ class Source:
         with self.named():
             # The prefix keeps a name with a colon from being taken for a URL.
             file = f"file:{self.name}" if self.data is None else BytesIO(self.data)
-            with av.open(file, options=_LOCAL, metadata_errors="replace") as container:
+            with av.open(file, container_options=_LOCAL, metadata_errors="replace") as container:
                 yield Media(container, self._stream(container))
 
     @contextmanager
@@ -109,7 +109,7 @@ class Source:
         except DamagedVideo as damage:
             return damage
         said = f"{self.name}: the file cannot be read as a video ({error.strerror})"
-        if isinstance(error, av.error.ArgumentError):
+        if error.errno == errno.EINVAL:
             return ValueError(
                 f"{said}: it is none of the formats that are read, which hold their pictures themselves (no "
                 "playlists); rewrite it as mp4 or leave it out"
