@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pymultigrid._index import FrameIndex, Numbers
 from pymultigrid._media import OFFER, Media, Source
-from pymultigrid._probe import Colours, checksum, damaged_at, every_frame, orientation
+from pymultigrid._probe import Colours, checksum, damaged_at, every_frame
 
 # Going to a key frame costs about as much as decoding a few frames: seek only where it saves more than these.
 _SEEK_SAVES = 8
@@ -87,7 +87,7 @@ class Decoding:
         """Decode from where the file is; `key` is where it went by a seek. Gives nothing where the seek was wrong."""
         times = self._index.times
         wanted = {times[number]: number for number in missing}
-        landed, first = None if key is None else times[self._index.keys[key]], True
+        landed = None if key is None else times[self._index.keys[key]]
         for frame in self._decoded(media, wanted, landed is not None):
             if landed is not None:
                 if frame.pts is None or frame.pts < landed:
@@ -100,8 +100,7 @@ class Decoding:
                 self._refuse(frame.pts, "is marked as corrupt by the decoder")
             if number is None:
                 continue
-            self._check(frame, first=first)
-            first = False
+            self._check_size(frame)
             del wanted[frame.pts]
             yield number, self._colours.rgb(frame)
             if not wanted:
@@ -168,18 +167,12 @@ class Decoding:
 
         return damaged
 
-    def _check(self, frame: Any, *, first: bool) -> None:
-        """Refuse a frame that is not as the index says."""
+    def _check_size(self, frame: Any) -> None:
         index = self._index
         if (frame.height, frame.width) != (index.height, index.width):
             raise ValueError(
                 f"{self._source.name}: the frames change from {index.width}x{index.height} to "
                 f"{frame.width}x{frame.height} pixels; rewrite the file at one size"
-            )
-        if first and orientation(frame) != (index.rotation, index.mirrored):
-            raise ValueError(
-                f"{self._source.name}: the stream turns its frames, and the file's header does not say so; rewrite the "
-                "file upright: ffmpeg -i turned.mp4 upright.mp4"
             )
 
 

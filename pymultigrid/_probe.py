@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pymultigrid._index import FrameIndex, compact, pace
 from pymultigrid._media import OFFER, DamagedVideo, Media, Source
-from pymultigrid._whole import lost_packet, plainly_upright
+from pymultigrid._whole import lost_packet, plainly_upright, stream_turns
 
 # PyAV 17 converts colours on every core unless told; before, it had no such argument.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
@@ -118,7 +118,7 @@ def _by_packets(source: Source, media: Media) -> FrameIndex | None:
         if media.format == "mov" and plainly_upright(file):
             look = Look(media.stream.codec_context.height, media.stream.codec_context.width)
     codec = media.codec
-    hides = codec in ("vp8", "vp9")
+    hides, header = codec in ("vp8", "vp9"), bytes(media.stream.codec_context.extradata or b"")
     for packet in media.packets():
         stamp = packet.pts
         if stamp is None and not packet.size:
@@ -128,7 +128,7 @@ def _by_packets(source: Source, media: Media) -> FrameIndex | None:
         if stamp is None or packet.is_discard or not packet.size or (hides and _hidden(codec, packet)):
             return None  # an edit list, or what only the decoder can count
         if packet.is_keyframe:
-            if not stamps and look is None:
+            if not stamps and (look is None or stream_turns(bytes(packet), codec, header)):
                 look = _look(media, packet)
             keys.append(stamp)
         stamps.append(stamp)
@@ -177,7 +177,7 @@ def _look(media: Media, packet: Any) -> Look | None:
         codec.flush_buffers()
     if len(frames) != 1 or frames[0].pts != packet.pts or not frames[0].key_frame or frames[0].is_corrupt:
         return None
-    return Look(frames[0].height, frames[0].width, *orientation(frames[0]))
+    return Look(frames[0].height, frames[0].width, *_orientation(frames[0]))
 
 
 # -- by the decoder ----------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def _by_decoder(source: Source, media: Media, *, use_damaged: bool) -> FrameInde
     colours, look = Colours(), None
     for frame in every_frame(media, damaged):
         if look is None:
-            look = Look(frame.height, frame.width, *orientation(frame))
+            look = Look(frame.height, frame.width, *_orientation(frame))
         if (frame.height, frame.width) != look[:2]:
             raise ValueError(
                 f"{source.name}: the frames change from {look.width}x{look.height} to {frame.width}x{frame.height} "
@@ -266,8 +266,8 @@ def _index(
     )
 
 
-def orientation(frame: Any) -> tuple[int, bool]:
-    """Return (degrees clockwise, mirrored first?) that the file says to show its frames by.
+def _orientation(frame: Any) -> tuple[int, bool]:
+    """Return (degrees clockwise, mirrored first?) that the file says to show its frames by, told by the first one.
 
     Its matrix takes a point (x, y) to (a x + c y, b x + d y), as ISO 14496-12 has it.
     """

@@ -128,6 +128,40 @@ def _matrix(file: BinaryIO, content: int, short: int, long: int) -> bytes:
     return file.read(36)
 
 
+_DISPLAY_ORIENTATION = 47  # of the supplemental messages of H.264 and HEVC
+
+
+def stream_turns(picture: bytes, codec: str, header: bytes) -> bool:
+    """Say whether a packet of H.264 or HEVC, as mp4 has them, asks to turn its picture; `header` is the codec's."""
+    hevc = codec == "hevc"
+    at, kind, skip = (21, 39, 2) if hevc else (4, 6, 1)
+    if codec not in ("h264", "hevc") or len(header) <= at:
+        return False
+    size, place = (header[at] & 3) + 1, 0
+    while place + size < len(picture):
+        begin, length = place + size, int.from_bytes(picture[place : place + size], "big")
+        found = picture[begin] >> 1 & 63 if hevc else picture[begin] & 31
+        if found == kind and _DISPLAY_ORIENTATION in _messages(picture[begin + skip : begin + length]):
+            return True
+        place = begin + length
+    return False
+
+
+def _messages(unit: bytes) -> Iterator[int]:
+    """Yield the types of a unit's supplemental messages: type and size are sums of bytes, as long as these are 255."""
+    unit, place = unit.replace(b"\0\0\3", b"\0\0"), 0
+    while place + 2 < len(unit):
+        numbers = []
+        for _ in range(2):
+            start = place
+            while place < len(unit) - 1 and unit[place] == 255:
+                place += 1
+            numbers.append(255 * (place - start) + unit[place])
+            place += 1
+        yield numbers[0]
+        place += numbers[1]
+
+
 # -- transport streams -------------------------------------------------------------------------------------------------
 
 

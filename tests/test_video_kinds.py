@@ -110,6 +110,16 @@ def test_frames_are_turned_as_the_file_says(tmp_path, matrix):
     np.testing.assert_array_equal(lying.read([30, 2, 2]), stored[[30, 2, 2]])
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_frames_that_the_stream_turns(tmp_path, suffix):
+    path = tmp_path / f"turned.{suffix}"
+    video_kinds.turned_in_the_stream(path)
+    stored = video_kinds.decoded(path)
+    video = Video(path)
+    assert (video.rotation, video.extent) == (270, (FRAMES, WIDTH, HEIGHT))
+    np.testing.assert_array_equal(video.read([30, 0, 3]), np.rot90(stored[[30, 0, 3]], axes=(1, 2)))
+
+
 def test_frames_turned_by_no_right_angle_are_refused(tmp_path):
     path = tmp_path / "turned.mp4"
     video_kinds.turned(path, (1, 1, -1, 1))

@@ -14,6 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 40
 
@@ -242,6 +243,20 @@ def turned(path: Path, matrix: tuple[int, int, int, int]) -> None:
     a, b, c, d = (value << 16 for value in matrix)
     struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def turned_in_the_stream(path: Path) -> None:
+    """Turned by 90 degrees in messages of the stream, and not in the file's header."""
+    source = path.with_suffix(".source.mp4")
+    write(source, "libx264", options={"g": "12"})
+    with av.open(str(source)) as whole, av.open(str(path), "w") as out:
+        stream = whole.streams.video[0]
+        to = out.add_stream_from_template(stream)
+        insert = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=90", stream, to)
+        for packet in whole.demux(stream):
+            for changed in insert.filter(packet if packet.size else None):
+                changed.stream = to
+                out.mux(changed)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------

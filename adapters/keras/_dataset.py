@@ -45,7 +45,8 @@ class VideoDataset(VideoFiles):
     Parameters
     ----------
     paths, sampling
-        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, and what it raises.
+        Which videos, and how grids are drawn over them; ``damaged=``, ``rotate=`` and ``index=`` too: see
+        `VideoFiles.__init__`, and what it raises.
     labels
         One for each video: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a
         model with several outputs.

@@ -53,7 +53,8 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
     Parameters
     ----------
     paths, labels, sampling
-        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, and what it raises.
+        Which videos, and how grids are drawn over them; ``damaged=``, ``rotate=`` and ``index=`` too: see
+        `VideoFiles.__init__`, and what it raises.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
