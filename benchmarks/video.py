@@ -11,9 +11,10 @@ Times are the process's own, medians over interleaved rounds; everything runs on
 """
 
 import argparse
-import importlib.util
+import importlib
 import random
 import statistics
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -31,15 +32,12 @@ from pymultigrid.video import Video
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 
 
-def kinds() -> Any:
-    """Return the module that writes the files."""
-    spec = importlib.util.spec_from_file_location("video_kinds", TESTS / "video_kinds.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.HEIGHT, module.WIDTH, module.FRAMES = 256, 340, 120
-    return module
+def kinds(height: int, width: int, frames: int) -> Any:
+    """Return the module that writes the files, of so many frames of this size."""
+    sys.path.insert(0, str(TESTS))
+    made: Any = importlib.import_module("video_bytes")
+    made.HEIGHT, made.WIDTH, made.FRAMES = height, width, frames
+    return importlib.import_module("video_kinds")
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -53,7 +51,7 @@ def looked_at(path: Path) -> tuple[int, int, int]:
 
 
 def table(part: str, rounds: int, folder: Path) -> None:
-    writer, numbers = kinds(), random.Random(0)
+    writer, numbers = kinds(256, 340, 120), random.Random(0)
     print("| kind | frames read right | found by | a clip | first look |\n|---|---|---|---|---|")
     unit = 0.0
     for kind in writer.KINDS:
@@ -97,7 +95,7 @@ def by_opencv(path: Path, frames: list[int]) -> Callable[[], object] | None:
 
 
 def clips_of_16(rounds: int, folder: Path) -> None:
-    writer, numbers = kinds(), random.Random(0)
+    writer, numbers = kinds(256, 340, 120), random.Random(0)
     print("\nms for 16 frames, every second, of 300 of 256 x 340, H.264 in mp4; as many times as rounds, interleaved")
     for gop in (12, 250):
         path = folder / f"gop{gop}.mp4"
@@ -123,8 +121,7 @@ def clips_of_16(rounds: int, folder: Path) -> None:
 
 
 def many_files(count: int, folder: Path) -> None:
-    writer = kinds()
-    writer.HEIGHT, writer.WIDTH, writer.FRAMES = 48, 64, 300
+    writer = kinds(48, 64, 300)
     print(f"\nan index of 300 frames, in bytes of memory; and {count} files")
     for kind in ("h264 mp4", "h264 mkv", "h264 mp4, variable rate", "mpeg4 avi"):
         path = writer.make(kind, folder)

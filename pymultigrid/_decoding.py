@@ -84,11 +84,14 @@ class Decoding:
     # -- frames found by their time ------------------------------------------------------------------------------------
 
     def _by_time(self, media: Media, key: int | None, missing: dict[int, None]) -> Iterator[tuple[int, Pixels]]:
-        """Decode from where the file is; `key` is where it went by a seek. Gives nothing where the seek was wrong."""
+        """Decode from where the file is; `key` is where it went by a seek. Ends early where the seek was wrong.
+
+        So it was where a frame behind the key frame is corrupt, or cannot be decoded: from the start it may be good.
+        """
         times = self._index.times
         wanted = {times[number]: number for number in missing}
         landed = None if key is None else times[self._index.keys[key]]
-        for frame in self._decoded(media, wanted, landed is not None):
+        for frame in self._decoded(media, wanted, key is not None):
             if landed is not None:
                 if frame.pts is None or frame.pts < landed:
                     continue  # shown before the key frame, and decoded without what it refers to
@@ -97,6 +100,8 @@ class Decoding:
                 landed = None
             number = wanted.get(frame.pts)
             if frame.is_corrupt:
+                if key is not None:
+                    return
                 self._refuse(frame.pts, "is marked as corrupt by the decoder")
             if number is None:
                 continue
@@ -119,9 +124,7 @@ class Decoding:
                 if after_seek:
                     return
                 self._refuse(packet.pts, f"cannot be decoded ({error.strerror})")
-            for frame in frames:
-                after_seek = after_seek and not frame.key_frame
-                yield frame
+            yield from frames
 
     def _refuse(self, stamp: int | None, what: str) -> NoReturn:
         times = self._index.times

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("av", reason="PyAV is missing: rates of real videos are NOT tested; pip install pymultigrid[video]")
 
+import video_bytes
 import video_kinds
 
 from pymultigrid import Schedule, Shape, mini_batch
@@ -26,11 +27,11 @@ def files(tmp_path_factory):
         for suffix in ("mp4", "mkv"):
             path = root / f"{rate}.{suffix}".replace("/", "-")
             count = int(2 * rate)
-            video_kinds.write(path, "libx264", video_kinds.pictures(count), rate=rate, tick=1 / Fraction(rate))
+            video_bytes.write(path, "libx264", video_bytes.pictures(count), rate=rate, tick=1 / Fraction(rate))
             made[path] = [Fraction(n) / rate for n in range(count)]
     for suffix in ("mp4", "mkv"):
         path = root / f"uneven.{suffix}"
-        video_kinds.write(path, "libx264", video_kinds.pictures(40), times=UNEVEN)
+        video_bytes.write(path, "libx264", video_bytes.pictures(40), times=UNEVEN)
         made[path] = [Fraction(time - UNEVEN[0], 25) for time in UNEVEN]
     return made
 
@@ -57,6 +58,11 @@ def test_at_its_own_rate_a_video_is_itself(files):
             assert AtRate(video, float(video.rate)).source(range(len(times))) == list(range(len(times)))
         else:
             np.testing.assert_allclose(video.times, np.array(times, float), atol=1e-3)
+
+
+def test_the_frame_that_is_shown_at_a_time(files):
+    path = next(path for path in files if path.name == "30.mp4")
+    assert Video(path).shown([0, 0.1, 0.4, 1 / 3, 59 / 30, 5, -1]) == [0, 3, 12, 10, 59, 59, 0]
 
 
 def test_frames_and_clips_are_read(files):

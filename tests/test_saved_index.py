@@ -13,6 +13,7 @@ pytest.importorskip("av", reason="PyAV is missing: indexes of videos are NOT tes
 
 import av
 import mp4
+import video_bytes
 import video_kinds
 
 from pymultigrid import _saved_index, video
@@ -35,7 +36,7 @@ def paths(tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
     paths = [video_kinds.make(kind, folder) for kind in KINDS]
-    video_kinds.turned(folder / "turned.mp4", (0, 1, -1, 0))
+    video_bytes.turned(folder / "turned.mp4", (0, 1, -1, 0))
     return [*paths, folder / "turned.mp4"]
 
 

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("av", reason="PyAV is missing: kinds of video files are NOT tested; pip install pymultigrid[video]")
 
 import av
+import video_bytes
 import video_kinds
-from video_kinds import FRAMES, HEIGHT, WIDTH
+from video_bytes import FRAMES, HEIGHT, WIDTH
 
 from pymultigrid.video import DamagedVideo, Video
 
@@ -70,11 +71,24 @@ def test_every_picture_of_the_files_is_another_one(made):
     assert len({picture.tobytes() for picture in whole}) == FRAMES == len(whole)
 
 
+def test_frames_that_change_their_size_are_refused(tmp_path):
+    for name, size in (("small", (48, 64)), ("large", (96, 128))):
+        video_bytes.write(tmp_path / f"{name}.ts", "libx264", video_bytes.pictures(20, *size))
+    path = tmp_path / "both.ts"
+    path.write_bytes((tmp_path / "small.ts").read_bytes() + (tmp_path / "large.ts").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"both.ts: the frames change from 64x48 to 128x96 pixels; rewrite the file at"
+    ):
+        _ = Video(path, damaged="use").extent
+    with pytest.raises(DamagedVideo, match=r"both.ts: the file is damaged: packets are missing at byte \d+"):
+        _ = Video(path).extent
+
+
 @pytest.mark.parametrize("refresh", [5, 16, 33])
 def test_intra_refresh(tmp_path, refresh):
     path = tmp_path / "refresh.mp4"
     params = f"intra-refresh=1:keyint={refresh}:bframes=0:ref=1"
-    video_kinds.write(path, "libx264", video_kinds.pictures(120), options={"x264-params": params})
+    video_bytes.write(path, "libx264", video_bytes.pictures(120), options={"x264-params": params})
     whole, video = video_kinds.decoded(path), Video(path)
     for number in range(0, 120, 7):
         np.testing.assert_array_equal(video.read([number])[0], whole[number])
@@ -98,7 +112,7 @@ TURNS = {
 def test_frames_are_turned_as_the_file_says(tmp_path, matrix):
     degrees, upright = TURNS[matrix]
     path = tmp_path / "turned.mp4"
-    video_kinds.turned(path, matrix)
+    video_bytes.turned(path, matrix)
     stored = video_kinds.decoded(path)
     shown = np.stack([upright(frame) for frame in stored])
     video = Video(path)
@@ -113,7 +127,7 @@ def test_frames_are_turned_as_the_file_says(tmp_path, matrix):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_frames_that_the_stream_turns(tmp_path, suffix):
     path = tmp_path / f"turned.{suffix}"
-    video_kinds.turned_in_the_stream(path)
+    video_bytes.turned_in_the_stream(path)
     stored = video_kinds.decoded(path)
     video = Video(path)
     assert (video.rotation, video.extent) == (270, (FRAMES, WIDTH, HEIGHT))
@@ -122,7 +136,7 @@ def test_frames_that_the_stream_turns(tmp_path, suffix):
 
 def test_frames_turned_by_no_right_angle_are_refused(tmp_path):
     path = tmp_path / "turned.mp4"
-    video_kinds.turned(path, (1, 1, -1, 1))
+    video_bytes.turned(path, (1, 1, -1, 1))
     with pytest.raises(ValueError, match=r"turned.mp4: the file says to turn its frames by 45 degrees.*rotate=False"):
         _ = Video(path).extent
     assert Video(path, rotate=False).extent == (FRAMES, HEIGHT, WIDTH)
