@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pymultigrid import _arguments
+from pymultigrid import _arguments, _core
 from pymultigrid._at_rate import AtRate, check_fps
 from pymultigrid._core import Grid, Shape
 from pymultigrid._folder import videos_in
-from pymultigrid._plans import Cycles
 from pymultigrid._sample import Sample
-from pymultigrid._schedule import Schedule
 from pymultigrid._skipped import Skipped, drawn_instead
 from pymultigrid._views import picked, view_grids
 
@@ -128,16 +126,12 @@ class VideoFiles:
         if damaged not in ("error", "skip", "use"):
             raise ValueError(f'damaged ({damaged!r}) must be "error", "skip" or "use"')
         self.sampling = sampling
-        # A wrong value is refused here, not where the first clip is read.
-        step = Schedule(Shape(1, 1, 1, 1), iterations=1, plan=Cycles(long=None, short=None))[0]
-        step.grid((2**31, 2, 2), seed=0, sample=0, **self._drawing())
-        if "fps" in sampling:
-            check_fps(sampling["fps"])
         self.damaged = damaged
         self.videos = [Video(path, rotate=rotate, damaged="use" if damaged == "use" else "error") for path in paths]
         self.labels = labels
         self.classes = ()
         self._skipped = Skipped(len(self.videos))
+        self.check_sampling()
         if index is not None:
             from pymultigrid._saved_index import load_index
 
@@ -209,6 +203,12 @@ class VideoFiles:
         from pymultigrid._saved_index import save_index
 
         return save_index(path, self.videos, os.cpu_count() or 1 if workers is None else workers)
+
+    def check_sampling(self, baseline: Shape | None = None) -> None:
+        """Refuse sampling options that are wrong for every video, or in a training with this full shape."""
+        _core.check_sampling(baseline, **self._drawing())
+        if "fps" in self.sampling:
+            check_fps(self.sampling["fps"])
 
     def checksum(self) -> int:
         """Return what tells these files and labels from others, in this order, wherever their folder is mounted."""
@@ -305,12 +305,10 @@ class Views:
     """
 
     def __init__(self, files: VideoFiles, shape: Shape, *, clips: int, crops: int) -> None:
-        _, t, h, w = _arguments.shape(shape)
         self.dataset = files
-        self.shape = shape
-        self.clips = clips
-        self.crops = crops
-        self._grids((t * files.sampling.get("stride", 1), h, w))  # refuses wrong values here
+        self.shape = _arguments.shape(shape)
+        self.clips = _arguments.count("clips", clips)
+        self.crops = _arguments.count("crops", crops)
 
     def __len__(self) -> int:
         return len(self.dataset)

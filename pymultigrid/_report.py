@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pymultigrid import _table
-from pymultigrid._core import Shape, Stage
+from pymultigrid._core import Shape, uses
 from pymultigrid._patches import cut_off
 from pymultigrid._schedule import Schedule
 
@@ -260,15 +260,6 @@ class Report:
             if stage.start < stage.stop
         ]
         return _table.align([header, *rows])
-
-
-def uses(stage: Stage) -> Iterator[tuple[Shape, int, int]]:
-    """Yield each shape of a stage's short cycle, the first step that has it, and how many do."""
-    n, steps = len(stage.shapes), stage.stop - stage.start
-    for position, shape in enumerate(stage.shapes):
-        back = n - 1 - position  # the short cycle is counted back from the stage's end
-        count = max(0, -((back - steps) // n))
-        yield shape, stage.stop - 1 - back - (count - 1) * n, count
 
 
 def _listed(shapes: list[Shape]) -> str:

@@ -203,6 +203,22 @@ class Schedule:
         """The whole schedule that this is a slice of."""
         return self._window(range(len(self._laid)))
 
+    def without_multigrid(self) -> Schedule:
+        """Return the schedule of the training without multigrid, all of it at the full shape.
+
+        It is the baseline to compare with, and where clips of the full shape come from; see
+        `pymultigrid.torch.precise_bn`.
+
+        >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10)
+        >>> baseline = schedule.without_multigrid()
+        >>> len(baseline) == schedule.baseline_iterations, {str(step.shape) for step in baseline}
+        (True, {'4x8x32x32'})
+        """
+        counted = {"samples": self.samples, "epochs": self.baseline_epochs}
+        length: dict[str, Any] = counted if self._counted else {"iterations": self.baseline_iterations}
+        plan = Cycles(long=None, short=None)
+        return Schedule(self.shape, **length, lr_drops=self.lr_drops, processes=self.processes, plan=plan)
+
     # -- what it is ----------------------------------------------------------------------------------------------------
 
     @property

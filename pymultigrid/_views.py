@@ -56,11 +56,7 @@ def view_grids(
     -----
     Source: Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition", section 4 (10 clips x 3 crops).
     """
-    _arguments.shape(shape)
-    clips, crops, stride = (
-        _arguments.count(name, value) for name, value in (("clips", clips), ("crops", crops), ("stride", stride))
-    )
-    return _core.view_grids(shape, extent, clips, crops, stride, segments, beyond)
+    return _core.view_grids(_arguments.shape(shape), extent, clips, crops, stride, segments, beyond)
 
 
 def picked(grid: Grid) -> Grid:

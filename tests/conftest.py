@@ -1,13 +1,16 @@
-"""Keras has one backend per process: test_keras.py runs test_keras_*.py once for each, in a process of its own."""
+"""Video files that the tests of both adapters read."""
 
-import os
-
-if "KERAS_BACKEND" not in os.environ:
-    collect_ignore_glob = ["test_keras_*.py"]
+import pytest
 
 
-def pytest_configure(config):
-    if "KERAS_BACKEND" in os.environ:
-        # Keras 3.15 converts its own variables without NumPy 2's copy= keyword, on every backend.
-        message = "__array__ implementation doesn't accept a copy keyword"
-        config.addinivalue_line("filterwarnings", f"ignore:{message}:DeprecationWarning")
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Three classes of two videos each."""
+    import mp4  # needs PyAV, which most tests do without
+
+    return mp4.write_classes(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="session")
+def paths(folder):
+    return sorted(folder.glob("*/*.mp4"))

@@ -10,7 +10,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymultigrid import Axis, Cycles, Grid, Schedule, Shape, _core, mini_batch, view_grids
+from pymultigrid import Axis, Cycles, Grid, Schedule, Shape, _core, mini_batch, resample, view_grids
 
 SCHEDULE = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
 EXTENT = (300, 256, 340)
@@ -246,6 +246,37 @@ def test_values():
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         SCHEDULE[0].grid(EXTENT, **{"seed": 0, "sample": 0, **options})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_box_that_a_grid_looks_at(seed):
+    """All of it counts in the clip, and nothing else does."""
+    grid = SCHEDULE[0].grid((40, 50, 60), seed=seed, sample=0, flip=0.5)
+    top, bottom, left, right = _core.touched_box(grid, 50, 60)
+    video = np.full((40, 50, 60, 1), np.nan, np.float32)
+    video[:, top:bottom, left:right] = 0.5
+    assert (resample(video, grid, mode="area") == 0.5).all()
+    for row, column in ((top, left), (top, right - 1), (bottom - 1, left), (bottom - 1, right - 1)):
+        video[:, row, column] = np.nan
+        assert np.isnan(resample(video, grid, mode="area")).any()
+        video[:, row, column] = 0.5
+
+
+def test_the_box_of_a_grid_that_leaves_the_video():
+    grid = Grid(Axis(0, 4, 4), Axis(0, 8, 8), Axis(-1, 8, 8))
+    with pytest.raises(ValueError, match=re.escape("grid.w = Axis(start=-1, span=8, size=8) must lie inside")):
+        _core.touched_box(grid, 8, 8)
+
+
+def test_options_are_checked_without_a_video():
+    _core.check_sampling(SCHEDULE.shape, short_side=(224, 320), flip=0.5, beyond="loop")
+    _core.check_sampling(short_side=(128, 160))  # too small for some baselines only
+    with pytest.raises(ValueError, match=re.escape("short_side (128, 160) must begin at the baseline's crop (224)")):
+        _core.check_sampling(SCHEDULE.shape, short_side=(128, 160))
+    with pytest.raises(TypeError, match=re.escape("baseline (8) must be a Shape")):
+        _core.check_sampling(8)
+    with pytest.raises(TypeError, match=re.escape("the call must be check_sampling(baseline=None, *, stride")):
+        _core.check_sampling(sride=2)
 
 
 def test_refuses_bad_axes_and_extents():

@@ -70,6 +70,11 @@ def test_an_adapter_loads_its_backend_in_a_function_only():
         assert not backends & {n.name for node in at_the_top.body if isinstance(node, ast.Import) for n in node.names}
 
 
+def test_one_place_knows_whether_processes_train_together():
+    asking = {path.name for path in (ROOT / "adapters" / "torch").glob("*.py") if "is_initialized" in path.read_text()}
+    assert asking == {"_processes.py"}
+
+
 def room_of(path):
     return path.parent.relative_to(ROOT / "csrc").as_posix()
 

@@ -1,4 +1,4 @@
-"""The Keras adapter on each backend: test_keras_*.py in a process of its own, where KERAS_BACKEND chooses."""
+"""The Keras adapter on each backend: tests/keras in a process of its own, where KERAS_BACKEND chooses."""
 
 import importlib.util
 import os
@@ -20,13 +20,18 @@ ENVIRONMENT = {
 }
 
 
+def is_missing(package):
+    """Whether there is no such package; folders of tests are called keras and torch, too, and have no file."""
+    spec = importlib.util.find_spec(package)
+    return spec is None or not spec.origin
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
 def test_on(backend, tmp_path):
     for package in ("keras", "av", backend):
-        if importlib.util.find_spec(package) is None:
+        if is_missing(package):
             pytest.skip(f"{package} is missing: the Keras adapter was NOT tested on {backend}")
-    files = sorted(map(str, TESTS.glob("test_keras_*.py")))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "keras")]
     # Each model compiles each shape anew on JAX: most are the same program, found in the cache.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
     environment = {**os.environ, **ENVIRONMENT, **cache, "KERAS_BACKEND": backend}
@@ -46,7 +51,7 @@ def test_without_keras_the_error_says_what_to_install():
 
 
 def test_without_its_backend_the_error_says_what_to_install():
-    if importlib.util.find_spec("keras") is None:
+    if is_missing("keras"):
         pytest.skip("keras is missing: the error without its backend was NOT tested")
     error = error_without("jax", KERAS_BACKEND="jax")
     assert error.startswith("ImportError: pymultigrid.keras needs Keras' backend, and it is missing: ")
@@ -54,7 +59,7 @@ def test_without_its_backend_the_error_says_what_to_install():
 
 
 def test_the_adapter_needs_no_video_decoder():
-    if importlib.util.find_spec("keras") is None:
+    if is_missing("keras"):
         pytest.skip("keras is missing: importing its adapter was NOT tested")
     code = "import sys; sys.modules['av'] = None\nimport pymultigrid.keras"
     environment = {**os.environ, **ENVIRONMENT, "KERAS_BACKEND": "torch"}

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost
-from pymultigrid._report import uses
+from pymultigrid._core import uses
 
 FULL = Shape(8, 16, 64, 64)
 

@@ -212,7 +212,9 @@ def test_states_of_other_versions_are_refused_by_name():
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             Schedule.from_dict({**state, "version": version})
-    with pytest.raises(ValueError, match=re.escape("state has no 'version'; it must be what Schedule.to_dict returned")):
+    with pytest.raises(
+        ValueError, match=re.escape("state has no 'version'; it must be what Schedule.to_dict returned")
+    ):
         Schedule.from_dict({})
     with pytest.raises(TypeError, match=re.escape("state ([]) must be what Schedule.to_dict returned")):
         Schedule.from_dict([])

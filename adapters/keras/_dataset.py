@@ -86,6 +86,9 @@ class VideoDataset(VideoFiles):
         `steps` is the callback that `fit` gets, or for a loop of your own the schedule, which gives (step, mini-batch);
         it and the options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
         """
+        schedule = steps.schedule if isinstance(steps, MultigridCallback) else steps
+        if isinstance(schedule, Schedule):  # `batches` refuses what is neither
+            self.check_sampling(schedule.shape)
         return batches(steps, self.read, **options)
 
     def read(self, samples: Sequence[Sample]) -> tuple[Any, Any]:

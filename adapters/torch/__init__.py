@@ -23,6 +23,7 @@ from pymultigrid.torch._evaluate import Evaluation, evaluate
 from pymultigrid.torch._layer_errors import layer_errors
 from pymultigrid.torch._loader import Loader
 from pymultigrid.torch._position_embeddings import PositionEmbeddings
+from pymultigrid.torch._precise_bn import precise_bn
 from pymultigrid.torch._preflight import preflight
 from pymultigrid.torch._resample import resample
 from pymultigrid.torch._sampler import BatchSampler
@@ -48,6 +49,7 @@ __all__ = [
     "VideoViews",
     "evaluate",
     "layer_errors",
+    "precise_bn",
     "preflight",
     "resample",
     "sub_batches",

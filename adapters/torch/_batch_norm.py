@@ -141,8 +141,9 @@ class SubBatchNorm(_BatchNorm):
         if self.clips and batch % self.clips:
             raise ValueError(
                 f"a batch norm sees {batch} clips, and the step has {self.clips}: train each mini-batch of the "
-                "schedule whole, in one forward, in the sub_batches of its own step; to accumulate gradients make the schedule for more processes and "
-                "pass accumulate= to the loader, and start one process for each GPU instead of DataParallel"
+                "schedule whole, in one forward, in the sub_batches of its own step; to accumulate "
+                "gradients make the schedule for more processes and pass accumulate= to the loader, and start one "
+                "process for each GPU instead of DataParallel"
             )
         if not self.clips and self.__dict__.get("_trained_in_steps") and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(

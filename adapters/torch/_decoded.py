@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from pymultigrid import Axis, Grid
+from pymultigrid import Axis, Grid, _core
 from pymultigrid.torch._resample import resample
 
 
@@ -93,19 +93,9 @@ def _parts(pixels: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 def cut(video: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
     """Return the part of a video that the box of `grid` touches, a view, and the grid over that part."""
-    (top, bottom), (left, right) = _touched(grid.h), _touched(grid.w)
+    top, bottom, left, right = _core.touched_box(grid, *video.shape[1:3])
     rows, columns = (Axis(axis.start - low, axis.span, axis.size) for axis, low in ((grid.h, top), (grid.w, left)))
     return video[:, top:bottom, left:right], Grid(grid.t, rows, columns, grid.beyond)
-
-
-def _touched(axis: Axis) -> tuple[int, int]:
-    """Return the pixels [low, high) that a box touches: `cells_of` of csrc/resample/taps.h."""
-
-    def snapped(x: float) -> float:
-        return math.floor(x * 2**24 + 0.5) / 2**24
-
-    low = snapped(min(axis.start, axis.start + axis.span))
-    return math.floor(low), math.ceil(snapped(low + abs(axis.span)))
 
 
 def _collate(clips: Sequence[DecodedClips], *, collate_fn_map: object = None) -> DecodedClips:

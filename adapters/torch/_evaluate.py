@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Subset
 from pymultigrid import _arguments
 from pymultigrid.torch._dataset import VideoViews
 from pymultigrid.torch._kinds import check_model
+from pymultigrid.torch._processes import rank_and_processes
+from pymultigrid.torch._progress import bar
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -144,7 +146,7 @@ def evaluate(
     clips = views.shape.b if batch_size is None else _arguments.whole("batch_size", batch_size)
     if clips < 1:
         raise ValueError(f"batch_size ({batch_size}) must be at least 1: the clips in one forward")
-    rank, processes = _rank_and_processes()
+    rank, processes = rank_and_processes() or (0, 1)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     sizes = _gathered(torch.tensor([[len(views), views.clips, views.crops, clips]], device=device), processes)
     if (sizes != sizes[0]).any():
@@ -162,8 +164,8 @@ def evaluate(
         generator=torch.Generator(),  # the loader's seed is not drawn from the generator of the training
     )
     rows, answers = [], []
-    with _evaluating(model), torch.no_grad():
-        for batch, labels in _bar(loader, progress and rank == 0):
+    with evaluating(model), torch.no_grad():
+        for batch, labels in bar(loader, progress and rank == 0, desc="evaluate", unit="batch", disable=None):
             videos = batch.to(device, non_blocking=True)  # B x N x C x T x H x W
             scores = torch.cat([_scores(model, part, average) for part in videos.flatten(0, 1).split(clips)])
             rows.append(scores.unflatten(0, videos.shape[:2]).mean(1))
@@ -178,16 +180,6 @@ def evaluate(
             stacklevel=2,
         )
     return Evaluation(*every)
-
-
-def _bar(batches: Iterable[Any], show: bool) -> Iterable[Any]:
-    if not show:
-        return batches
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return batches
-    return tqdm(batches, desc="evaluate", unit="batch", disable=None)  # None: on a terminal only
 
 
 def _scores(model: nn.Module, clips: Tensor, average: str) -> Tensor:
@@ -221,7 +213,7 @@ def _classes(labels: Any, scores: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode, and each module's own mode again on exit."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -230,12 +222,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, was in before:
             module.training = was
-
-
-def _rank_and_processes() -> tuple[int, int]:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _gathered(mine: Tensor, processes: int) -> Tensor:

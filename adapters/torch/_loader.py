@@ -124,7 +124,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         self.schedule = schedule
         self._dataloader = self._loading(schedule)
         if read is None:
-            check_length(dataset, schedule)
+            check_fits(dataset, schedule)
             if rank is None:
                 sampler: Any = self._dataloader.batch_sampler
                 sampler.shares.agree({"a list of videos of checksum": _checksum(dataset)})
@@ -273,21 +273,31 @@ def _check_dataset(dataset: Any) -> None:
         )
 
 
-def check_length(dataset: Any, schedule: Schedule) -> None:
-    """Refuse a data set whose length is not the schedule's."""
+def check_fits(dataset: Any, schedule: Schedule) -> None:
+    """Refuse a data set whose length is not the schedule's, and videos that can't be sampled for its shapes."""
     schedule.sample(0, seed=0)  # refuses a schedule that does not know its videos
     if hasattr(dataset, "__len__") and len(dataset) != schedule.samples:
         raise ValueError(
             f"the data set has {len(dataset)} videos and the schedule was made for samples={schedule.samples}: some "
             "would never be read, or ones that are not there; make the schedule with samples=len(dataset)"
         )
+    for part in _parts(dataset):
+        if isinstance(part, VideoDataset):
+            part.check_sampling(schedule.shape)
 
 
-def _checksum(dataset: Any) -> Any:
-    """Return what tells one list of videos and labels from another; None where the data set has no such list."""
-    if isinstance(dataset, VideoDataset):
-        return dataset.checksum()
-    return [_checksum(part) for part in dataset.datasets] if isinstance(dataset, ConcatDataset) else None
+def _checksum(dataset: Any) -> list[int | None]:
+    """Return what tells one list of videos and labels from another; None for each part that has no such list."""
+    return [part.checksum() if isinstance(part, VideoDataset) else None for part in _parts(dataset)]
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """Give the data sets that a whole is made of."""
+    if isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from _parts(part)
+    else:
+        yield dataset
 
 
 def _compare(batch: Any, step: Step) -> None:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 from pymultigrid import Shape, Step
 from pymultigrid.torch._batch_norm import norms_of, splitting
 from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
+from pymultigrid.torch._processes import rank_and_processes
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 At = Callable[[Step], AbstractContextManager[object]]
@@ -37,8 +38,9 @@ class Passes:
             raise ValueError(f"model is on {self.device}, where memory can't be measured; move it to cpu or cuda")
         self.on_gpu = self.device.type == "cuda"
         self.device_name = torch.cuda.get_device_name(self.device) if self.on_gpu else "the CPU"
-        self.several = processes > 1 and distributed.is_available() and distributed.is_initialized()
-        self.is_first = not self.several or distributed.get_rank() == 0
+        running = rank_and_processes() if processes > 1 else None
+        self.several = running is not None
+        self.is_first = running is None or running[0] == 0
         self.norms = norms_of(model)
 
     def memory(self, shape: Shape, steps: list[Step]) -> tuple[float, float, int]:

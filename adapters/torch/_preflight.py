@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
-from pymultigrid._report import uses
+from pymultigrid._core import uses
 from pymultigrid.torch._batch_norm import check_converted, norms_of
 from pymultigrid.torch._kinds import check_model
-from pymultigrid.torch._loader import check_length
+from pymultigrid.torch._loader import check_fits
 from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._position_embeddings import fixed_positions
+from pymultigrid.torch._progress import bar
 from pymultigrid.torch._resample import torch_dtype
 from pymultigrid.torch._snapshot import as_it_was
 
@@ -129,7 +129,7 @@ def preflight(
             raise TypeError(
                 f"dataset ({dataset!r}) must be a data set that is indexed by samples, as a VideoDataset is"
             )
-        check_length(dataset, schedule)
+        check_fits(dataset, schedule)
     whole = schedule.whole
     steps = _steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
@@ -156,10 +156,11 @@ def _measured(
 ) -> tuple[dict[Shape, _Memory], dict[Shape, tuple[float, int]], dict[Shape, Extents | None], Patch | None]:
     """Return each shape's `Passes.memory`, median seconds and clips that fitted, and feature map; and the patch."""
     layers = {shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps}
-    memory = {shape: passes.memory(shape, steps[shape]) for shape in _bar("memory", list(steps), show)}
+    shapes = bar(list(steps), show, desc="preflight: memory", unit="shape")
+    memory = {shape: passes.memory(shape, steps[shape]) for shape in shapes}
     fits = {shape: clips for shape, (_, _, clips) in memory.items()}
     seconds: dict[Shape, list[float]] = {shape: [] for shape in steps}
-    for shape in _bar("time", list(steps) * repeats, show):
+    for shape in bar(list(steps) * repeats, show, desc="preflight: time", unit="shape"):
         took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
         seconds[shape].append(took)
     times = {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}
@@ -275,13 +276,3 @@ def _mean_of_squares(model: nn.Module, clips: Tensor) -> Tensor:
     if not outputs:
         raise TypeError(f"model ({type(model).__name__}) returns no tensor of floats; pass loss=")
     return torch.stack([t.float().square().mean() for t in outputs]).sum()
-
-
-def _bar(what: str, shapes: list[Shape], show: bool) -> Iterable[Shape]:
-    if not show:
-        return shapes
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return shapes
-    return tqdm(shapes, desc=f"preflight: {what}", unit="shape")

@@ -11,15 +11,18 @@ from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pymultigrid.torch._processes import rank_and_processes
+
 
 def sharing(ranks: int) -> int:
     """Return how many processes can share statistics where `ranks` of them should, and make ready for it.
 
     Every process must call it with the same number: process groups are made where there are none yet.
     """
-    if ranks == 1 or not (distributed.is_available() and distributed.is_initialized()):
+    _, processes = rank_and_processes() or (0, 1)
+    if ranks == 1 or processes == 1:
         return 1
-    ranks = min(ranks, distributed.get_world_size())
+    ranks = min(ranks, processes)
     if ranks > 1 and ranks not in (made := _groups.setdefault(distributed.group.WORLD, {})):
         made[ranks] = _make_group(ranks)
     return ranks

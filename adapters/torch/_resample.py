@@ -142,7 +142,10 @@ def _check(name: str, tensor: Any) -> None:
 def _check_memory(name: str, tensor: Tensor) -> None:
     # What torch keeps beside the memory that is read: a sign, and how much of the memory is still there.
     if tensor.is_neg() or tensor.is_conj():
-        raise ValueError(f"{name} negates its memory when it is read, and resample reads it; pass {name}.resolve_neg()")
+        raise ValueError(
+            f"{name} is a view that negates its memory when it is read, and resample works on the memory; "
+            f"resolve it first: {name}.resolve_neg()"
+        )
     values = tensor.numel()
     if not tensor.is_contiguous():  # a batch may be hundreds of videos, most of them whole
         values = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 
 from pymultigrid import Schedule, Step, _arguments, _core
 from pymultigrid._sample import Batch
+from pymultigrid.torch._processes import rank_and_processes
 
 
 class BatchSampler(Sampler[Any]):
@@ -254,7 +255,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
     each = f" / accumulate ({accumulate})" if accumulate > 1 else ""
     if rank is not None:
         return _arguments.rank(rank, running, each)
-    world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else None
+    here, world = rank_and_processes() or (0, None)
     if world is None and running > 1:
         raise RuntimeError(
             f"the schedule is for {running} processes{each} and torch.distributed is not initialised; "
@@ -267,7 +268,7 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
             f"build it with processes={world * accumulate} (to resume: "
             f"schedule.with_processes({world * accumulate})), or pass rank= where several processes mean to share clips"
         )
-    return 0 if world is None else distributed.get_rank()
+    return here
 
 
 def _agree(mine: dict[str, Any]) -> None:

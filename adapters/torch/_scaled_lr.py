@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pymultigrid import Schedule, Step
 from pymultigrid._clock import Clock
+from pymultigrid.torch._adaptive import scaled_linearly
 from pymultigrid.torch._driving import announce, scaling
 from pymultigrid.torch._horizon import first_rates, off_the_clock
 from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
-
 
 _WHOLE_TRAINING = (
     "the loader gives the whole training, all epochs of it, so there is no loop over epochs around it; to stop after "
@@ -90,7 +90,8 @@ class ScaledLR(LRScheduler):
     Warns
     -----
     RuntimeWarning
-        `scheduler` is made for another length than the baseline's; ``step()`` is called after the schedule's end, or
+        `scheduler` is made for another length than the baseline's; the optimizer is of Adam's family, and the schedule
+        scales rates linearly, SGD's rule; ``step()`` is called after the schedule's end, or
         while gradients wait for the optimizer; the optimizer steps three times without it.
 
     Notes
@@ -113,9 +114,9 @@ class ScaledLR(LRScheduler):
         self._clock = Clock(schedule, per=per)
         self._per = per
         self._start = schedule[0].index
-        off = off_the_clock(scheduler, schedule, per)
-        if off:
-            warnings.warn(off, RuntimeWarning, stacklevel=2)
+        for odd in (off_the_clock(scheduler, schedule, per), scaled_linearly(scheduler.optimizer, schedule)):
+            if odd:
+                warnings.warn(odd, RuntimeWarning, stacklevel=2)
         # The scheduler's own record, not the groups: another scale may already be in those.
         self._unscaled = copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))

@@ -17,6 +17,7 @@ constexpr std::int64_t most_shapes = 4'000'000;              // of all stages to
 constexpr std::int64_t most_size = 1 << 24;                  // of a batch or a clip along an axis
 constexpr std::int64_t most_extent = std::int64_t{1} << 31;  // of a video along an axis
 constexpr std::int64_t most_stride = std::int64_t{1} << 31;  // in frames
+constexpr int most_views = 1'000;                            // clips, and crops, of a video in evaluation
 constexpr std::int64_t most_videos = 1 << 20;                // of one call of resample
 constexpr std::int64_t most_moments = 1 << 16;               // values of mean or std
 constexpr int most_threads = 4096;                           // of one call of resample

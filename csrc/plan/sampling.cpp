@@ -32,21 +32,13 @@ class Draws {
   std::uint32_t count_ = 0;
 };
 
-void check_length(std::int64_t frames, std::int64_t t, std::int64_t stride, Beyond beyond) {
-  if (beyond == Beyond::error && t * stride > frames) {
-    refuse("the video has ", frames, " frames, fewer than the clip's ", t, " frames x stride ", stride, " = ",
-           t * stride, "; pass beyond=\"clamp\" or beyond=\"loop\", or a smaller stride");
-  }
-}
-
-void check_segments(std::int64_t frames, std::int64_t t, std::int64_t stride, Beyond beyond) {
-  if (stride != 1 || beyond == Beyond::loop) {
-    refuse("segments takes one frame from each of ", t, " parts of the whole video; leave out stride (", stride,
-           ") and beyond=\"loop\"");
-  }
-  if (beyond == Beyond::error && t > frames) {
+void check_length(std::int64_t frames, std::int64_t t, const SamplingOptions& options) {
+  const std::int64_t stride = options.stride;
+  if (options.beyond != Beyond::error || t * stride <= frames) return;
+  if (options.segments)
     refuse("the video has ", frames, " frames, fewer than the ", t, " segments; pass beyond=\"clamp\" to repeat some");
-  }
+  refuse("the video has ", frames, " frames, fewer than the clip's ", t, " frames x stride ", stride, " = ", t * stride,
+         "; pass beyond=\"clamp\" or beyond=\"loop\", or a smaller stride");
 }
 
 // One frame from each of t equal parts, `share` of the way into its part.
@@ -56,11 +48,8 @@ Axis segments_axis(double share, std::int64_t frames, std::int64_t t) {
 
 Axis draw_time(const Step& step, std::int64_t frames, const SamplingOptions& options, Draws& draws) {
   const std::int64_t t = step.shape.t;
-  if (options.segments) {
-    check_segments(frames, t, options.stride, options.beyond);
-    return segments_axis(draws.uniform(), frames, t);
-  }
-  check_length(frames, t, options.stride, options.beyond);
+  check_length(frames, t, options);
+  if (options.segments) return segments_axis(draws.uniform(), frames, t);
   const std::int64_t widest = options.stride * (step.baseline.t / t);
   const std::int64_t fits = std::max(options.stride, frames / t);
   const std::int64_t stride = draws.integer(options.stride, std::min(widest, fits));
@@ -114,24 +103,30 @@ void check_range(const char* name, const Range& range, double top) {
   }
 }
 
-void check(const Step& step, const SamplingOptions& options) {
+}  // namespace
+
+void check(const SamplingOptions& options) {
   if (!(options.flip >= 0 && options.flip <= 1)) refuse("flip (", options.flip, ") must be a probability in [0, 1]");
   if (options.short_side && options.area) refuse("short_side and area both choose the box; pass one of them");
   if (options.aspect && !options.area) refuse("aspect needs area; pass area=(0.08, 1.0), say");
   if (options.area) check_range("area", *options.area, 1);
   if (options.aspect) check_range("aspect", *options.aspect, HUGE_VAL);
-  if (options.short_side) {
-    check_range("short_side", *options.short_side, HUGE_VAL);
-    const auto full = double(std::min(step.baseline.h, step.baseline.w));
-    if (options.short_side->low < full) {
-      refuse("short_side (", options.short_side->low, ", ", options.short_side->high,
-             ") must begin at the baseline's crop (", full,
-             ") or above: it is the size the video is scaled to before the crop");
-    }
+  if (options.short_side) check_range("short_side", *options.short_side, HUGE_VAL);
+  if (options.segments && (options.stride != 1 || options.beyond == Beyond::loop)) {
+    refuse("segments takes one frame from each of a clip's equal parts of the whole video; leave out stride (",
+           options.stride, ") and beyond=\"loop\"");
   }
 }
 
-}  // namespace
+void check(const SamplingOptions& options, const Shape& baseline) {
+  check(options);
+  const auto full = double(std::min(baseline.h, baseline.w));
+  if (options.short_side && options.short_side->low < full) {
+    refuse("short_side (", options.short_side->low, ", ", options.short_side->high,
+           ") must begin at the baseline's crop (", full,
+           ") or above: it is the size the video is scaled to before the crop");
+  }
+}
 
 std::array<std::uint32_t, 4> philox(std::uint64_t key, const std::array<std::uint32_t, 4>& counter) {
   auto x = counter;
@@ -182,7 +177,7 @@ std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t sam
 
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
                std::uint64_t sample) {
-  check(step, options);
+  check(options, step.baseline);
   Draws draws(seed, std::uint64_t(step.index), sample);
   const Axis t = draw_time(step, extent.t, options, draws);
   const Box box = options.area ? resized_box(extent, options, draws) : jittered_box(step, extent, options, draws);
@@ -194,13 +189,11 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
   return {t, h, w, options.segments ? Beyond::clamp : options.beyond};
 }
 
-std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             bool segments, Beyond beyond) {
-  if (segments) {
-    check_segments(extent.t, shape.t, stride, beyond);
-  } else {
-    check_length(extent.t, shape.t, stride, beyond);
-  }
+std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops,
+                             const SamplingOptions& options) {
+  check(options);
+  check_length(extent.t, shape.t, options);
+  const std::int64_t stride = options.stride;
   // The largest box of the clip's aspect that fits; crops move it along the side where there is room.
   const double height = double(extent.h), width = double(extent.w);
   const double scale = std::min(height / double(shape.h), width / double(shape.w));
@@ -209,12 +202,12 @@ std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips
   const auto at = [](int i, int n, double end) { return n == 1 ? end / 2 : end * i / (n - 1); };
   std::vector<Grid> grids;
   for (int i = 0; i < clips; ++i) {
-    const Axis t = segments ? segments_axis((i + 0.5) / clips, extent.t, shape.t)
-                            : Axis{std::floor(at(i, clips, room)), double(stride * shape.t), shape.t};
+    const Axis t = options.segments ? segments_axis((i + 0.5) / clips, extent.t, shape.t)
+                                    : Axis{std::floor(at(i, clips, room)), double(stride * shape.t), shape.t};
     for (int j = 0; j < crops; ++j) {
       const Axis rows = cut(at(j, crops, height - h), h, height, shape.h);
       const Axis columns = cut(at(j, crops, width - w), w, width, shape.w);
-      grids.push_back({t, rows, columns, segments ? Beyond::clamp : beyond});
+      grids.push_back({t, rows, columns, options.segments ? Beyond::clamp : options.beyond});
     }
   }
   return grids;

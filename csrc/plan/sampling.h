@@ -44,14 +44,17 @@ struct SamplingOptions {
   Beyond beyond = Beyond::error;
 };
 
+// Throws std::invalid_argument for options that no grid can be drawn with, or none of a training with this baseline.
+void check(const SamplingOptions& options);
+void check(const SamplingOptions& options, const Shape& baseline);
+
 // Paper, section 3.2 and its released code.
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
                std::uint64_t sample);
 
-constexpr int most_views = 1000;  // clips, and crops, of a video in evaluation
-
-// `clips` x `crops` grids of t x h x w cells, spread evenly over the video.
-std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops, std::int64_t stride,
-                             bool segments, Beyond beyond);
+// `clips` x `crops` grids of t x h x w cells, spread evenly over the video; of `options` its stride, segments and
+// beyond.
+std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops,
+                             const SamplingOptions& options);
 
 }  // namespace multigrid

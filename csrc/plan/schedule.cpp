@@ -120,6 +120,17 @@ std::int64_t clips_by(double end_epoch, std::int64_t samples) {
   return std::int64_t(std::abs(clips - whole) <= std::min(1e-3, 1e-14 * clips) ? whole : std::ceil(clips));
 }
 
+std::vector<Use> uses(const Stage& stage) {
+  const auto n = std::int64_t(stage.shapes.size());
+  const std::int64_t steps = stage.stop - stage.start;
+  std::vector<Use> found(stage.shapes.size());
+  for (std::int64_t left = 1; left <= n; ++left) {
+    const std::int64_t count = steps / n + (left <= steps % n);
+    found[short_position(stage, left)] = {stage.stop - left - (count - 1) * n, count};
+  }
+  return found;
+}
+
 Schedule::Schedule(const Shape& baseline, double baseline_epochs, std::int64_t samples, std::int64_t processes,
                    const Plan& plan)
     : baseline_(baseline), baseline_epochs_(baseline_epochs), samples_(samples), processes_(processes) {
@@ -144,13 +155,9 @@ std::int64_t Schedule::clips_of_last(const Stage& stage, std::int64_t steps) con
 }
 
 double Schedule::cells(const Stage& stage) const {
-  const auto n = std::int64_t(stage.shapes.size());
-  const std::int64_t steps = stage.stop - stage.start;
+  const std::vector<Use> used = uses(stage);
   double cells = 0;
-  for (std::int64_t left = 1; left <= n; ++left) {
-    const std::int64_t times = steps / n + (left <= steps % n);
-    cells += double(processes_ * times) * stage.shapes[short_position(stage, left)].cells();
-  }
+  for (std::size_t i = used.size(); i-- > 0;) cells += double(processes_ * used[i].count) * stage.shapes[i].cells();
   return cells;
 }
 

@@ -32,6 +32,12 @@ struct Step {
   double lr_scale, progress;
 };
 
+// How many steps of a stage have one shape of its short cycle, and the first that does.
+struct Use {
+  std::int64_t first, count;
+};
+std::vector<Use> uses(const Stage& stage);  // one for each of its shapes
+
 // Throw std::invalid_argument for a value that no schedule has: from a damaged file, say.
 void check(const Stage& stage);
 void check(const Step& step);

@@ -86,6 +86,16 @@ Returns float64 of the same shape in output pixels, not clipped to the clip; box
 [[75.0, 10.0, 95.0, 30.0]]
 )",
          "points"_a);
+  define(
+      m, "touched_box",
+      [](const py::object& grid, const py::object& height, const py::object& width) {
+        const Box box = touched_box(read<Grid>("grid", grid), whole<std::int64_t>("height", height, 1, most_extent),
+                                    whole<std::int64_t>("width", width, 1, most_extent));
+        return py::make_tuple(box.top, box.bottom, box.left, box.right);
+      },
+      "touched_box(grid, height, width)",
+      "The rows [top, bottom) and columns [left, right) of a video that the grid looks at.", "grid"_a, "height"_a,
+      "width"_a);
 }
 
 }  // namespace multigrid

@@ -33,7 +33,8 @@ PYBIND11_MODULE(_core_of_the_main_interpreter, m, py::mod_gil_not_used()) {
   m.attr("limits") =
       py::dict("samples"_a = most_samples, "iterations"_a = most_steps, "processes"_a = most_processes,
                "cycles"_a = most_stages, "stages"_a = most_stages, "factors"_a = most_factors, "stride"_a = most_stride,
-               "size"_a = most_size, "extent"_a = most_extent, "videos"_a = most_videos, "threads"_a = most_threads);
+               "size"_a = most_size, "extent"_a = most_extent, "clips"_a = most_views, "crops"_a = most_views,
+               "videos"_a = most_videos, "threads"_a = most_threads);
 }
 
 // Before pybind11 looks for what it shares between modules, which waits for ever in a sub-interpreter of Python 3.11.

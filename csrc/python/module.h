@@ -20,6 +20,10 @@ void bind_resample(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 
 Extent extent_from(const pybind11::object& extent);
+SamplingOptions sampling_from(const pybind11::object& stride, const pybind11::object& short_side,
+                              const pybind11::object& area, const pybind11::object& aspect,
+                              const pybind11::object& flip, const pybind11::object& segments,
+                              const pybind11::object& beyond);
 
 // Any array of numbers as doubles, side by side.
 using Doubles = pybind11::array_t<double, pybind11::array::c_style | pybind11::array::forcecast>;

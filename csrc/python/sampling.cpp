@@ -55,12 +55,42 @@ std::vector<std::int64_t> draw(const py::object& first, const py::object& count,
 std::vector<Grid> views(const py::object& shape, const py::object& extent, const py::object& clips,
                         const py::object& crops, const py::object& stride, const py::object& segments,
                         const py::object& beyond) {
+  const SamplingOptions options =
+      sampling_from(stride, py::none(), py::none(), py::none(), py::int_(0), segments, beyond);
   return view_grids(read<Shape>("shape", shape), extent_from(extent), whole("clips", clips, 1, most_views),
-                    whole("crops", crops, 1, most_views), whole("stride", stride, std::int64_t{1}, most_stride),
-                    flag("segments", segments), beyond_from("beyond", beyond));
+                    whole("crops", crops, 1, most_views), options);
+}
+
+std::optional<Range> range(const std::string& name, const py::object& pair) {
+  if (pair.is_none()) return std::nullopt;
+  if (!py::isinstance<py::sequence>(pair) || py::isinstance<py::str>(pair) || py::len(pair) != 2)
+    throw py::type_error(said(name, pair) + " must be a pair (low, high)");
+  return Range{number(name, pair[py::int_(0)]), number(name, pair[py::int_(1)])};
+}
+
+void check_sampling(const py::object& baseline, const py::object& stride, const py::object& short_side,
+                    const py::object& area, const py::object& aspect, const py::object& flip,
+                    const py::object& segments, const py::object& beyond) {
+  const SamplingOptions options = sampling_from(stride, short_side, area, aspect, flip, segments, beyond);
+  if (baseline.is_none()) return check(options);
+  check(options, read<Shape>("baseline", baseline));
 }
 
 }  // namespace
+
+SamplingOptions sampling_from(const py::object& stride, const py::object& short_side, const py::object& area,
+                              const py::object& aspect, const py::object& flip, const py::object& segments,
+                              const py::object& beyond) {
+  SamplingOptions options;
+  options.stride = whole<std::int64_t>("stride", stride, 1, most_stride);
+  options.short_side = range("short_side", short_side);
+  options.area = range("area", area);
+  options.aspect = range("aspect", aspect);
+  options.flip = number("flip", flip);
+  options.segments = flag("segments", segments);
+  options.beyond = beyond_from("beyond", beyond);
+  return options;
+}
 
 Extent extent_from(const py::object& extent) {
   if (!py::isinstance<py::sequence>(extent) || py::len(extent) != 3)
@@ -73,6 +103,11 @@ void bind_sampling(py::module_& m) {
   define(m, "view_grids", views, "view_grids(shape, extent, clips, crops, stride, segments, beyond)",
          "`clips` x `crops` grids, spread evenly over the video.", "shape"_a, "extent"_a, "clips"_a, "crops"_a,
          "stride"_a, "segments"_a, "beyond"_a);
+  define(m, "check_sampling", check_sampling,
+         "check_sampling(baseline=None, *, stride, short_side, area, aspect, flip, segments, beyond)",
+         "Refuse options that `Step.grid` would refuse for every video, or in a training with this baseline.",
+         "baseline"_a = py::none(), py::kw_only(), "stride"_a = 1, "short_side"_a = py::none(), "area"_a = py::none(),
+         "aspect"_a = py::none(), "flip"_a = 0.0, "segments"_a = false, "beyond"_a = "error");
   define(
       m, "shuffled",
       [](const py::object& position, const py::object& samples, const py::object& seed) {

@@ -14,24 +14,10 @@ using namespace py::literals;
 namespace multigrid {
 namespace {
 
-std::optional<Range> range(const std::string& name, const py::object& pair) {
-  if (pair.is_none()) return std::nullopt;
-  if (!py::isinstance<py::sequence>(pair) || py::isinstance<py::str>(pair) || py::len(pair) != 2)
-    throw py::type_error(said(name, pair) + " must be a pair (low, high)");
-  return Range{number(name, pair[py::int_(0)]), number(name, pair[py::int_(1)])};
-}
-
 Grid step_grid(const Step& step, const py::object& extent, const py::object& seed, const py::object& sample,
                const py::object& stride, const py::object& short_side, const py::object& area, const py::object& aspect,
                const py::object& flip, const py::object& segments, const py::object& beyond) {
-  SamplingOptions options;
-  options.stride = whole<std::int64_t>("stride", stride, 1, most_stride);
-  options.short_side = range("short_side", short_side);
-  options.area = range("area", area);
-  options.aspect = range("aspect", aspect);
-  options.flip = number("flip", flip);
-  options.segments = flag("segments", segments);
-  options.beyond = beyond_from("beyond", beyond);
+  const SamplingOptions options = sampling_from(stride, short_side, area, aspect, flip, segments, beyond);
   return draw_grid(step, extent_from(extent), options, whole<std::uint64_t>("seed", seed, 0),
                    whole<std::uint64_t>("sample", sample, 0));
 }
@@ -118,6 +104,17 @@ long, lr_scale : as in `Step`; lr_stage : the one in which it ends, as fine-tuni
                     field("cells", &Stage::cells))
       .def_property_readonly("base", &Stage::base)
       .def_property_readonly("clips", &Stage::clips);
+  define(
+      m, "uses",
+      [](const py::object& stage) {
+        const auto& of = read<Stage>("stage", stage);
+        const std::vector<Use> found = uses(of);
+        py::list list;
+        for (std::size_t i = 0; i < found.size(); ++i)
+          list.append(py::make_tuple(of.shapes[i], found[i].first, found[i].count));
+        return list;
+      },
+      "uses(stage)", "Each shape of a stage's short cycle, the first step that has it, and how many do.", "stage"_a);
 }
 
 }  // namespace multigrid

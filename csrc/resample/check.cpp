@@ -88,6 +88,13 @@ std::vector<std::int64_t> picked_frames(const Grid& grid, std::int64_t frames) {
   return picked;
 }
 
+Box touched_box(const Grid& grid, std::int64_t h, std::int64_t w) {
+  check_axis(grid.h, h, false, "grid.h", "rows");
+  check_axis(grid.w, w, false, "grid.w", "columns");
+  const Cells rows = cells_of(grid.h), columns = cells_of(grid.w);
+  return {rows.lo, rows.hi, columns.lo, columns.hi};
+}
+
 void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& grids) {
   if (videos.empty()) refuse("videos is empty; give at least one video");
   if (grids.size() != 1 && grids.size() != videos.size())

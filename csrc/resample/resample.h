@@ -44,6 +44,12 @@ Scale scale_of(const Options& options, DType from, DType to, std::int64_t channe
 // The frames of a video of `frames` that temporal nearest picks, for a reader to decode.
 std::vector<std::int64_t> picked_frames(const Grid& grid, std::int64_t frames);
 
+// The rows and columns of a video of h x w pixels that a grid looks at: what is left of it may be cut off.
+struct Box {
+  std::int64_t top, bottom, left, right;
+};
+Box touched_box(const Grid& grid, std::int64_t h, std::int64_t w);
+
 // Throw std::invalid_argument with the argument, its value, the rule and the next move. They touch no pixel; the first
 // needs no output yet.
 void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& grids);

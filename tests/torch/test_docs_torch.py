@@ -64,7 +64,7 @@ def test_the_code(tmp_path, monkeypatch, recompile_limit):
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
 def test_compile_once_for_each_shape(recompile_limit):
     """The page's limit is enough: no step falls back, and none is compiled that was compiled before."""
-    schedule = Schedule(Shape(4, 8, 24, 24), samples=100, epochs=12, lr_drops=(6,))
+    schedule = Schedule(Shape(4, 8, 24, 24), samples=100, epochs=12, lr_drops=(6,), lr_scaling="none")
     names = {"torch": torch, "schedule": schedule, "model": network()}
     exec(compile(BLOCKS[3].replace("compiled =", "_ ="), PAGE, "exec"), names)
     torch._dynamo.reset()

@@ -307,14 +307,17 @@ def test_an_lr_step_for_each_micro_batch_is_warned_of_once():
 
 
 def test_a_training_without_scaled_lr_is_warned_of_once():
-    model, optimizer, lr = parts()
-    del lr
-    gc.collect()
-    with pytest.warns(RuntimeWarning, match="needs 8 times the baseline's learning rate, and there is no") as told:
+    def train_without():
         for step, (clips, _, _) in Loader(Clips(), SCHEDULE):
             with sub_batches(model, step):
                 model(clips).square().mean().backward()
             optimizer.step()
+
+    model, optimizer, lr = parts()
+    del lr
+    gc.collect()
+    with pytest.warns(RuntimeWarning, match="needs 8 times the baseline's learning rate, and there is no") as told:
+        train_without()
     assert len(told) == 1
 
 

@@ -91,6 +91,54 @@ def test_lightning_with_activation_checkpointing_trains_as_without(reentrant, tr
     assert [done["weights"] for done in watched.steps(tmp_path)] == [done["weights"] for done in plain]
 
 
+def of_the_docs(page, function):
+    """Return a method that a page shows, as it stands in a class."""
+    text = (EXAMPLES.parent / "docs" / page).read_text()
+    (found,) = re.findall(rf"^def {function}\(self.*?(?=\n\n|\n```)", text, re.MULTILINE | re.DOTALL)
+    return "".join(f"    {line}\n" for line in found.splitlines()) + "\n"
+
+
+VALIDATION = {
+    "lightning_trainer.py": [
+        (
+            "    def configure_optimizers",
+            "".join(
+                of_the_docs("curves.md", name)
+                for name in (
+                    "val_dataloader",
+                    "on_validation_model_eval",
+                    "validation_step",
+                    "on_validation_model_train",
+                )
+            )
+            + "    def on_validation_end(self):\n"
+            + "        print('accuracy', float(self.trainer.callback_metrics['accuracy']))\n\n"
+            + "    def configure_optimizers",
+        ),
+        ("import sys\n", "import contextlib\nimport sys\n"),
+        ("max_epochs=1,", "max_epochs=1, val_check_interval=10, check_val_every_n_epoch=None,"),
+        ("\n\n\nclass", "\nvalidation = dataset\n\n\nclass"),
+        (", sub_batches\n", ", precise_bn, sub_batches\n"),
+    ],
+    "transformers_trainer.py": [
+        ("    def compute_loss", of_the_docs("curves.md", "evaluate") + "    def compute_loss"),
+        ('report_to="none"', 'report_to="none", eval_strategy="steps", eval_steps=10'),
+        ("train_dataset=dataset)", "train_dataset=dataset, eval_dataset=dataset)"),
+        ("    # One", "    validation = dataset\n    # One"),
+        (", sub_batches\n", ", evaluate, precise_bn, sub_batches\n"),
+    ],
+}
+
+
+@pytest.mark.parametrize("example", VALIDATION)
+def test_a_trainer_validates_in_the_middle_and_trains_as_without(example, trained, videos, tmp_path):
+    script = watched.edited(example, tmp_path, *VALIDATION[example])
+    watched.finish(watched.start(tmp_path, script, videos), tmp_path)
+    assert len(re.findall("accuracy'?:? '?[01]", (tmp_path / "out").read_text())) >= 3
+    for done, plain in zip(watched.steps(tmp_path), watched.steps(trained(example)), strict=True):
+        assert done == {**plain, "pid": done["pid"]}
+
+
 @pytest.mark.parametrize(
     ("example", "checkpoint"),
     [("lightning_trainer.py", "epoch=0-step=20.ckpt"), ("transformers_trainer.py", "checkpoint-20")],
@@ -160,7 +208,7 @@ def test_an_example_has_at_most_forty_lines():
 def test_a_stage_change_rebuilds_nothing(videos):
     """Parameters, optimizer state, AMP scaler and EMA copy are the same objects from the first stage to the last."""
     dataset = VideoDataset.from_folder(videos, mean=0.45, std=0.225, stride=2)
-    schedule = Schedule(Shape(2, 8, 32, 32), samples=len(dataset), epochs=10, lr_drops=(5,))
+    schedule = Schedule(Shape(2, 8, 32, 32), samples=len(dataset), epochs=10, lr_drops=(5,), lr_scaling="sqrt")
     model = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, 2, 1), torch.nn.BatchNorm3d(4), torch.nn.AdaptiveAvgPool3d(1))
     model = torch.nn.Sequential(model, torch.nn.Flatten(), torch.nn.Linear(4, 2))
     keys = list(model.state_dict())

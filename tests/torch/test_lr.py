@@ -168,6 +168,7 @@ def test_momentum_follows_the_scheduler_unscaled():
     assert max(seen) == pytest.approx(0.95, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:Adam would train batches")
 def test_a_tensor_learning_rate_stays_the_same_tensor():
     held = torch.tensor(0.1)
     opt = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=held)

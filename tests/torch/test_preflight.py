@@ -249,9 +249,8 @@ def test_a_compiled_model_is_compiled_for_every_step():
         return graph
 
     model = net()
-    schedule = Schedule(
-        Shape(16, 4, 32, 32), samples=200, epochs=20, plan=Cycles(short=(0.5,), long=[(1, 0.5), (1, 1)])
-    )
+    plan = Cycles(short=(0.5,), long=[(1, 0.5), (1, 1)])
+    schedule = Schedule(Shape(16, 4, 32, 32), samples=200, epochs=20, plan=plan, lr_scaling="none")
     assert len(schedule.shapes) == 2
     fast = torch.compile(model, backend=backend, dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=8):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy import BACKEND, network
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the page runs on one backend")

@@ -21,16 +21,6 @@ FILES = Schedule(Shape(2, 8, 32, 32), samples=6, epochs=8, lr_drops=(4,))
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return mp4.write_classes(tmp_path_factory.mktemp("videos"))
-
-
-@pytest.fixture(scope="module")
-def paths(folder):
-    return sorted(folder.glob("*/*.mp4"))
-
-
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +240,11 @@ def test_bad_arguments(paths):
         VideoDataset(paths, range(6), std=0.0)
     with pytest.raises(TypeError, match=re.escape("sride is no option of VideoDataset; sampling takes stride")):
         VideoDataset(paths, range(6), sride=2)
+    narrow = VideoDataset(paths, range(6), short_side=(20, 30))
+    for steps in (FILES, MultigridCallback(FILES)):
+        with pytest.raises(ValueError, match=re.escape("(20, 30) must begin at the baseline's crop (32) or above")):
+            narrow.training(steps)
+    assert all(video._index is None for video in narrow.videos)  # no file was opened for it
     with pytest.raises(TypeError, match=r"shape \(<Schedule: .*>\) must be a Shape; pass schedule.shape"):
         VideoDataset(paths, range(6)).evaluation(FILES)
     with pytest.raises(ValueError, match=re.escape("crops (0)")):

@@ -1,0 +1,30 @@
+"""Which optimizers divide by the size of their gradients, and how their rates are scaled."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+
+from pymultigrid import Schedule
+
+# Of torch; and others by their names (Adam8bit, FusedAdam, AdamW of transformers, Lion).
+_KINDS = ("RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "LAMB", "Lamb")
+
+
+def scaled_linearly(optimizer: Optimizer, schedule: Schedule) -> str | None:
+    """Return what is to be said of an adaptive optimizer whose rate is scaled with the batch; None where it is not."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
+    name = type(inner).__name__
+    if not any("Adam" in kind.__name__ or kind.__name__ in _KINDS for kind in type(inner).__mro__):
+        return None
+    stage = max(schedule.stages, key=lambda stage: stage.lr_scale)
+    growth = stage.base.b / schedule.shape.b
+    if growth == 1 or not math.isclose(stage.lr_scale, growth):
+        return None
+    return (
+        f"{name} would train batches {growth:g} times as large at {stage.lr_scale:g} times the rate, the rule for SGD; "
+        f"for an optimizer that divides by the size of its gradients it is the square root, {math.sqrt(growth):.2g} "
+        'times: Schedule(..., lr_scaling="sqrt"), or "none" (docs/models.md, Adaptive optimizers). If you have tried '
+        "the linear rule, filter this warning"
+    )
