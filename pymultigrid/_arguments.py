@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, Literal
 
 from pymultigrid import _core
@@ -90,6 +92,13 @@ def flag(name: str, value: object) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be True or False")
+
+
+def path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return `value`, where a file is."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a path")
+    return Path(value)
 
 
 def function(name: str, value: object) -> None:

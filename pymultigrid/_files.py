@@ -135,7 +135,7 @@ class VideoFiles:
         if index is not None:
             from pymultigrid._saved_index import load_index
 
-            load_index(index, self.videos)
+            load_index(_arguments.path("index", index), self.videos)
 
     @classmethod
     def from_folder(cls: type[Kind], folder: str | os.PathLike[str], **options: Any) -> Kind:
@@ -202,7 +202,8 @@ class VideoFiles:
         """
         from pymultigrid._saved_index import save_index
 
-        return save_index(path, self.videos, os.cpu_count() or 1 if workers is None else workers)
+        workers = os.cpu_count() or 1 if workers is None else _arguments.count("workers", workers)
+        return save_index(_arguments.path("path", path), self.videos, workers)
 
     def check_sampling(self, baseline: Shape | None = None) -> None:
         """Refuse sampling options that are wrong for every video, or in a training with this full shape."""

@@ -25,11 +25,10 @@ from pymultigrid.video import Video
 FORMAT, VERSION = "pymultigrid index", 1
 
 
-def save_index(path: str | os.PathLike[str], videos: Sequence[Video], workers: int) -> dict[str, str]:
+def save_index(place: Path, videos: Sequence[Video], workers: int) -> dict[str, str]:
     """Look through these videos and write down what is known. Return which cannot be read, and why."""
     with ThreadPoolExecutor(workers) as pool:  # decoding lets other threads run
         failures = dict(found for found in pool.map(_looked_through, videos) if found)
-    place = Path(path)
     beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
@@ -49,12 +48,11 @@ def save_index(path: str | os.PathLike[str], videos: Sequence[Video], workers: i
     return failures
 
 
-def load_index(path: str | os.PathLike[str], videos: Sequence[Video]) -> None:
+def load_index(place: Path, videos: Sequence[Video]) -> None:
     """Let videos know what was saved of their files. Each compares its file with it when it is first read."""
-    place = Path(path)
     if not place.is_file():
         raise FileNotFoundError(
-            f"{place}: there is no such index; write it once with dataset.save_index({str(path)!r})"
+            f"{place}: there is no such index; write it once with dataset.save_index({str(place)!r})"
         )
     known: dict[str, Any] = {}
     try:

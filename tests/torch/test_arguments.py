@@ -94,6 +94,8 @@ def path(tmp_path_factory):
 def functions(path):
     """By name: a function, and its arguments as they should be with what they take."""
     data = adapter.VideoDataset(4 * [path], range(4))
+    index = path.parent.parent.with_suffix(".index")
+    data.save_index(index, workers=1)
     drawn = {
         "stride": (1, "number"),
         "short_side": ((20, 30), "numbers"),
@@ -240,9 +242,17 @@ def functions(path):
                 **output,
                 "dtype": (torch.float32, "other"),
                 "resample_on": ("worker", "text"),
+                "damaged": ("error", "text"),
+                "rotate": (True, "flag"),
+                "fps": (25, "number"),
                 **drawn,
             },
         ),
+        "torch.VideoDataset with an index": (
+            adapter.VideoDataset,
+            {"paths": ([path], "other"), "labels": ([0], "other"), "index": (index, "path")},
+        ),
+        "torch.VideoDataset.save_index": (data.save_index, {"path": (index, "path"), "workers": (1, "number")}),
         "torch.VideoDataset of boxes": (
             adapter.VideoDataset,
             {"paths": (4 * [path], "other"), "labels": (range(4), "other"), **boxes},
@@ -341,8 +351,10 @@ NAMES = (
     "torch.StreamDataset",
     "torch.VideoDataset",
     "torch.VideoDataset of boxes",
+    "torch.VideoDataset with an index",
     "torch.VideoDataset.evaluation",
     "torch.VideoDataset.from_folder",
+    "torch.VideoDataset.save_index",
     "torch.VideoDataset.subset",
     "torch.evaluate",
     "torch.layer_errors",
