@@ -71,6 +71,46 @@ def test_every_picture_of_the_files_is_another_one(made):
     assert len({picture.tobytes() for picture in whole}) == FRAMES == len(whole)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sound"),
+    [
+        ("mp4", "libx264", "aac"),
+        ("mkv", "libx264", "ac3"),
+        ("webm", "libvpx", "libopus"),
+        ("avi", "mpeg4", "mp2"),
+        ("ts", "libx264", "mp2"),
+        ("mpg", "mpeg2video", "mp2"),
+        ("flv", "libx264", "aac"),
+        ("wmv", "wmv2", "mp2"),
+    ],
+)
+def test_a_video_with_sound(tmp_path, suffix, codec, sound):
+    path = tmp_path / f"loud.{suffix}"
+    video_bytes.with_sound(path, codec, sound, gop_size=12)
+    whole, video = video_kinds.decoded(path), Video(path)
+    assert video.extent == whole.shape[:3]
+    assert video.rate == 25
+    chosen = random.Random(0).sample(range(len(whole)), 20)
+    np.testing.assert_array_equal(video.read(chosen), whole[chosen])
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if suffix not in ("ts", "mpg"):  # which end anywhere
+        with pytest.raises(DamagedVideo, match=r"truncated|damaged"):
+            Video(cut).read(range(Video(cut).extent[0]))
+
+
+@pytest.mark.parametrize("kind", ["h264 ts, open GOP", "mpeg2 ts", "hevc ts", "h264 m2ts", "mpeg2 mpg"])
+def test_a_recording_that_begins_inside(kind, made, tmp_path):
+    path, _ = made(kind)
+    data, unit = path.read_bytes(), 2048 if "mpg" in kind else 192 if "m2ts" in kind else 188
+    piece = tmp_path / f"piece{path.suffix}"
+    piece.write_bytes(data[len(data) // 3 // unit * unit :])
+    whole, video = video_kinds.decoded(piece), Video(piece)
+    assert video.extent == whole.shape[:3]
+    chosen = random.Random(0).sample(range(len(whole)), 10)
+    np.testing.assert_array_equal(video.read(chosen), whole[chosen])
+
+
 def test_frames_that_change_their_size_are_refused(tmp_path):
     for name, size in (("small", (48, 64)), ("large", (96, 128))):
         video_bytes.write(tmp_path / f"{name}.ts", "libx264", video_bytes.pictures(20, *size))

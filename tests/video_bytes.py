@@ -69,6 +69,28 @@ def write(
             out.mux(stream.encode())
 
 
+def with_sound(path: Path, codec: str, sound: str, **context: Any) -> None:
+    """Write a video with a sound track beside it, which is longer."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=25, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+        audio = out.add_stream(sound, rate=48000)
+        for name, value in context.items():
+            setattr(video.codec_context, name, value)
+        tone = (8000 * np.sin(np.arange(1024) / 9)).astype(np.int16)
+        sampler = av.AudioResampler(audio.codec_context.format, audio.codec_context.layout, 48000)
+        for number, picture in enumerate(pictures()):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for part in range(2):
+                frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 48000, 1024 * (2 * number + part)
+                for resampled in sampler.resample(frame):
+                    out.mux(audio.encode(resampled))
+        out.mux(video.encode())
+        for resampled in sampler.resample(None):
+            out.mux(audio.encode(resampled))
+        out.mux(audio.encode())
+
+
 def packets(path: Path) -> list[tuple[bytes, bool]]:
     """Return (bytes, is it a key frame) of each packet, in the file's order."""
     with av.open(str(path)) as file:
