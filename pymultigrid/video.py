@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import Any
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pymultigrid import _arguments
 from pymultigrid._core import Grid
-from pymultigrid._resample import resample
-from pymultigrid._views import picked
 
 try:
-    import av
-    from av.error import FFmpegError
-    from av.video.reformatter import VideoReformatter
+    import av  # noqa: F401
 except ImportError as error:
     raise ImportError("pymultigrid.video needs PyAV, which is missing; pip install pymultigrid[video]") from error
 
-# PyAV 17 converts colours on every core unless told; before, it had no such argument.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-# Going to a key frame costs about as much as decoding a few frames: seek only where it saves more than these.
-_SEEK_SAVES = 8
+from pymultigrid._at_rate import AtRate, read_clip
+from pymultigrid._decoding import Decoding
+from pymultigrid._index import FrameIndex
+from pymultigrid._media import DamagedVideo, Media, Source
+from pymultigrid._probe import probe
+
+__all__ = ["AtRate", "DamagedVideo", "Video"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """Where the frames are. Frame n, in the order of presentation, has the time stamp times[n]."""
+@dataclass(slots=True)
+class _Held:
+    """A file that is held open, by one thread at a time: FFmpeg's contexts are not safe in two."""
 
-    times: Sequence[int]  # rising; a range where the frame rate is constant, which costs no memory
-    keys: tuple[int, ...]  # the frame numbers that decoding can start at; the first is 0
-    height: int
-    width: int
+    media: Media
+    lock: Any
 
 
 class Video:
-    """A video file, read frame by frame number.
+    """A video file, read frame by frame number. Frame n is the n-th picture that decoding the whole file gives.
 
-    Opening reads nothing; the first use of `extent` or `read` walks over the file's packets once, without decoding, to
-    count the frames and find the key frames. The object keeps numbers only (no open file), so it can be pickled, copied
-    to workers and kept by the hundred thousand.
+    Opening reads nothing; the first use looks through the file once, to count the frames and find out how to get at
+    each. Where the container says when every packet is shown, as mp4 and mkv do, that takes no decoding; elsewhere the
+    whole file is decoded, once. The object keeps numbers only (no open file), so it can be pickled, copied to workers
+    and kept by the hundred thousand.
 
     >>> import av, numpy, tempfile
     >>> path = tempfile.mkdtemp() + "/grey.mp4"
@@ -59,59 +56,128 @@ class Video:
     >>> from pymultigrid import Axis, Grid
     >>> from pymultigrid.video import Video
     >>> video = Video(path)
-    >>> video.extent
-    (40, 48, 64)
+    >>> video.extent, float(video.rate), video.times
+    ((40, 48, 64), 30.0, None)
     >>> video.read([30, 0, 30]).shape
     (3, 48, 64, 3)
     >>> video.clip(Grid(Axis(8, 32, 8), Axis(0, 48, 24), Axis(8, 48, 24)), dtype="float16").shape
     (3, 8, 24, 24)
 
-    Any container and codec that PyAV's FFmpeg decodes will do; H.264 in mp4 is what is tested. Frames are numbered in
-    the order of presentation, whatever their time stamps. A rotation noted in the file is not applied.
+    docs/video.md lists the kinds of file that are tested. A file is opened as a file, whatever its name, and never as a
+    URL; formats that name other files (playlists, SDP) are refused. Where a file has several video streams FFmpeg
+    chooses the best one. Pixels that are not square stay as they are stored.
 
     Parameters
     ----------
     path
         The file, or its bytes, as an archive or a stream holds them.
+    rotate
+        Turn and mirror frames as the file says they are to be shown. `extent` is of the turned frame.
+    damaged
+        ``"error"``: frames that the decoder marks as corrupt, or a file that is shorter than it says, are an error.
+        ``"use"`` takes the pictures that decoding the whole file gives, whatever they are; it decodes all of it once.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    FileNotFoundError, PermissionError, OSError
+        There is no such file, it may not be read, or too many are open.
+    DamagedVideo
+        A ValueError: the file is truncated or damaged. The message names it and the place. Raised when it is first read
+        or, where only some frames are damaged, when these are read.
     ValueError
-        The file is no video, has no video stream, is truncated or cannot be decoded; the message names it. Raised when
-        it is first read.
+        The file has no video stream, a codec that no decoder is there for, or is of a kind that is not read.
     """
 
-    __slots__ = ("_bytes", "_file", "_index", "path")
+    __slots__ = ("_bytes", "_failure", "_held", "_index", "_stamp", "damaged", "path", "rotate")
 
-    def __init__(self, path: str | os.PathLike[str] | bytes) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        rotate: bool = True,
+        damaged: Literal["error", "use"] = "error",
+    ) -> None:
+        if damaged not in ("error", "use"):
+            raise ValueError(f'damaged ({damaged!r}) must be "error" or "use"')
+        _arguments.flag("rotate", rotate)
         self._bytes = path if isinstance(path, bytes) else None
         self.path = f"<{len(path)} bytes>" if isinstance(path, bytes) else os.fspath(path)
-        self._index: _Index | None = None
-        self._file: tuple[Any, Any] | None = None  # while it is held open
+        self.rotate = rotate
+        self.damaged = damaged
+        self._index: FrameIndex | None = None
+        self._failure: ValueError | None = None  # looking through the file failed, and would again
+        self._stamp: tuple[int, int] | None = None  # of the file that what is known was saved of, until it is compared
+        self._held: _Held | None = None
 
     def __repr__(self) -> str:
         return f"Video({self.path!r})"
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        failure = self._failure and (type(self._failure), str(self._failure))
+        return self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure = state
+        self._failure = failure and failure[0](failure[1])
+        self._held = None
+
     @property
     def extent(self) -> tuple[int, int, int]:
-        """Frames, height and width in pixels."""
+        """Frames, height and width in pixels, as the frames are read."""
         index = self._probed()
-        return len(index.times), index.height, index.width
+        size = index.height, index.width
+        height, width = size[::-1] if self._turned(index) in (90, 270) else size
+        return len(index.times), height, width
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second: their mean, where it varies."""
+        return self._probed().rate
+
+    @property
+    def times(self) -> NDArray[np.float64] | None:
+        """When each frame is shown, in seconds from the first one; None where all are shown equally long."""
+        index = self._probed()
+        if index.even:
+            return None
+        return np.asarray(np.subtract(index.times, index.times[0]) * float(index.tick), np.float64)
+
+    @property
+    def duration(self) -> float:
+        """Seconds: frames / rate."""
+        index = self._probed()
+        return float(len(index.times) / index.rate)
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise by which the file says to turn its frames, whether they are (``rotate=True``) or not."""
+        return self._probed().rotation
+
+    def shown(self, seconds: Sequence[float | Fraction]) -> list[int]:
+        """Return which frame is shown at each of these times, in seconds from the first one.
+
+        That is the last one whose time has come, to half a tick of the container's clock.
+        """
+        return self._probed().shown(seconds)
 
     @contextmanager
     def open(self) -> Iterator[Video]:
         """Give this video with its file held open, so that asking for the extent and then for frames opens it once.
 
         ``with video.open() as file: clip = file.clip(step.grid(file.extent, seed=0, sample=17))``
+
+        Threads may share it: they read one after the other.
         """
-        held = copy.copy(self)
-        with self._opened() as held._file:
+        held = Video.__new__(Video)
+        with ExitStack() as stack:
+            with self._remembering():
+                media = stack.enter_context(self._source().open())
+            held.__setstate__(self.__getstate__())
+            held._held = _Held(media, threading.RLock())
             try:
                 yield held
             finally:
-                self._index = held._index
+                self._index, self._failure, held._held = held._index, held._failure, None
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Decode the frames of these numbers, in any order, repeats allowed: uint8 RGB, len(frames) x H x W x 3.
@@ -120,23 +186,28 @@ class Video:
         nothing else refers to are not decoded, and only wanted ones are converted to RGB.
         """
         index = self._probed()
-        count = len(index.times)
+        extent = self.extent
         places: dict[int, list[int]] = {}
         for place, frame in enumerate(frames):
-            if not 0 <= frame < count:
+            if not 0 <= frame < extent[0]:
                 raise ValueError(
-                    f"{self.path}: frame {frame} does not exist; the video has the frames 0 to {count - 1} "
+                    f"{self.path}: frame {frame} does not exist; the video has the frames 0 to {extent[0] - 1} "
                     "(grid.frames(video.extent[0]) stays inside)"
                 )
             places.setdefault(int(frame), []).append(place)
-        out = np.empty((len(frames), index.height, index.width, 3), np.uint8)
+        out = np.empty((len(frames), *extent[1:], 3), np.uint8)
         if not places:
             return out
-        with self._reading() as (container, stream):
-            convert = VideoReformatter()
-            for start, run in _runs(index.keys, sorted(places)):
-                for number, frame in self._decoded(container, stream, index, start, run):
-                    out[places[number]] = convert.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+        turns, mirrored = -self._turned(index) // 90, self.rotate and index.mirrored
+        with self._reading() as media:
+            decoding = Decoding(self._source(), index, use_damaged=self.damaged == "use")
+            for number, pixels in decoding.frames(media, sorted(places)):
+                if turns or mirrored:
+                    pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
+                for place in places[number]:
+                    out[place] = pixels
+        if decoding.misled is not None:
+            self._index = index.without(decoding.misled)
         return out
 
     def clip(self, grid: Grid, **options: Any) -> Any:
@@ -145,125 +216,62 @@ class Video:
         `options` are those of `pymultigrid.resample`; ``temporal="linear"`` needs more than the picked frames and is
         refused. The result is C x T x H x W unless ``layout`` says otherwise.
         """
-        if options.get("temporal", "nearest") != "nearest":
-            raise ValueError(
-                f'temporal ({options["temporal"]!r}) must be "nearest" here: a clip reads only the frames that the '
-                "grid picks; resample(video.read(range(...)), grid, temporal=...) blends"
-            )
-        frames, _, _ = self.extent
-        return resample(self.read(grid.frames(frames)), picked(grid), **options)
+        return read_clip(self, grid, options)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
-    def _probed(self) -> _Index:
-        if self._index is None:
-            self._index = self._probe()
-        return self._index
+    def _source(self) -> Source:
+        return Source(self.path, self._bytes)
 
-    def _probe(self) -> _Index:
-        with self._reading() as (container, stream):
-            packets = [p for p in container.demux(stream) if p.size]
-            if any(p.is_corrupt for p in packets) or len(packets) < stream.frames:
-                raise ValueError(
-                    f"{self.path}: the video is truncated: its header promises {stream.frames} frames and "
-                    f"{sum(not p.is_corrupt for p in packets)} are there; copy the file again or leave it out"
-                )
-            shown = [p for p in packets if not p.is_discard]
-            height, width = stream.codec_context.height, stream.codec_context.width
-        if not shown:
-            raise ValueError(f"{self.path}: the video has no frames; leave it out")
-        stamps = [p.pts for p in shown]
-        keys: tuple[int, ...] = (0,)
-        if None in stamps or len(set(stamps)) < len(stamps):
-            # Old containers do not say when a frame is shown: the decoder does.
-            stamps = self._decoded_stamps()
-        else:
-            number = {stamp: n for n, stamp in enumerate(sorted(stamps))}
-            keys = tuple(sorted({0, *(number[p.pts] for p in shown if p.is_keyframe)}))
-        return _Index(_compact(sorted(stamps)), keys, height, width)
-
-    def _decoded_stamps(self) -> list[int]:
-        with self._opened() as (container, stream):
-            stamps = [frame.pts for frame in container.decode(stream)]
-        if None in stamps or len(set(stamps)) < len(stamps):
+    def _turned(self, index: FrameIndex) -> int:
+        """Return by how many degrees frames are turned when they are read."""
+        if self.rotate and index.rotation % 90:
             raise ValueError(
-                f"{self.path}: its frames have no time stamps to find them by; "
-                f"rewrite it once: ffmpeg -i {Path(self.path).name} -c:v libx264 out.mp4"
+                f"{self.path}: the file says to turn its frames by {index.rotation} degrees, and right angles are what "
+                "can be done without resampling; pass rotate=False to read them as they are stored"
             )
-        return stamps
+        return index.rotation if self.rotate else 0
 
-    def _reading(self) -> AbstractContextManager[tuple[Any, Any]]:
-        return self._opened() if self._file is None else nullcontext(self._file)
+    def known(self, stamp: tuple[int, int], what: FrameIndex | ValueError) -> None:
+        """Take what was found out before about the file, if it still has this stamp when it is read."""
+        self._stamp = stamp
+        self._index, self._failure = (what, None) if isinstance(what, FrameIndex) else (None, what)
+
+    def what_is_known(self) -> tuple[tuple[int, int], FrameIndex | ValueError]:
+        """Return what `known` takes."""
+        try:
+            what: FrameIndex | ValueError = self._probed()
+        except ValueError as error:
+            what = error
+        return self._source().stamp() or (0, 0), what
+
+    def _probed(self) -> FrameIndex:
+        with self._remembering():
+            if self._index is None:
+                with self._reading() as media:
+                    if self._index is None:  # else another thread was first
+                        self._index = probe(self._source(), media, use_damaged=self.damaged == "use")
+            return self._index
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """Open the file, and turn whatever FFmpeg has to say about it into an error that names it."""
+    def _remembering(self) -> Iterator[None]:
+        """Refuse at once a file that was found to be bad, and keep in mind one that is."""
+        if self._stamp is not None:
+            same, self._stamp = self._source().stamp() == self._stamp, None
+            if not same:
+                self._index = self._failure = None
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure))
         try:
-            with av.open(self.path if self._bytes is None else BytesIO(self._bytes)) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{self.path}: the file has no video stream; leave it out")
-                stream = container.streams.video[0]
-                # Parallelism is over clips, not inside one: frame threads only delay a short read.
-                stream.thread_type = "NONE"
-                stream.codec_context.thread_count = 1
-                yield container, stream
-        except FFmpegError as error:
-            if self._bytes is None and not Path(self.path).exists():
-                raise FileNotFoundError(f"{self.path}: there is no such file; check the path") from None
-            raise ValueError(
-                f"{self.path}: the file cannot be read as a video ({error.strerror}): it is truncated, damaged or of "
-                "another kind; copy it again or leave it out"
-            ) from error
+            yield
+        except ValueError as error:
+            self._failure = error.with_traceback(None)
+            raise
 
-    def _decoded(
-        self, container: Any, stream: Any, index: _Index, start: int, run: Sequence[int]
-    ) -> Iterator[tuple[int, Any]]:
-        """Decode from the key frame `start` on, and give every frame of `run` with its number."""
-        missing = {index.times[number]: number for number in run}
-        # Where a seek lands is the container's affair; should it be behind a frame, decode from the beginning.
-        for key in dict.fromkeys((start, 0)):
-            container.seek(index.times[key], stream=stream)
-            for frame in _decode(container, stream, missing):
-                if frame.pts not in missing:
-                    continue
-                if (frame.height, frame.width) != (index.height, index.width):
-                    raise ValueError(
-                        f"{self.path}: the frames change from {index.width}x{index.height} to "
-                        f"{frame.width}x{frame.height} pixels; rewrite the file at one size"
-                    )
-                yield missing.pop(frame.pts), frame
-                if not missing:
-                    return
-        raise ValueError(
-            f"{self.path}: frame {min(missing.values())} cannot be decoded: the file is damaged; copy it again or "
-            "leave it out"
-        )
-
-
-def _runs(keys: Sequence[int], frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Divide rising frame numbers into runs that are decoded in one go, each with the key frame that it starts at."""
-    start, run = keys[bisect_right(keys, frames[0]) - 1], list[int]()
-    for frame in frames:
-        key = keys[bisect_right(keys, frame) - 1]
-        if run and key - run[-1] > _SEEK_SAVES:
-            yield start, run
-            start, run = key, []
-        run.append(frame)
-    yield start, run
-
-
-def _decode(container: Any, stream: Any, wanted: Mapping[int, object]) -> Iterator[Any]:
-    """Decode the frames of the time stamps `wanted`, and those that others refer to."""
-    codec = stream.codec_context
-    for packet in container.demux(stream):
-        # The empty packet at the end asks for what the decoder still holds.
-        codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in wanted else "NONREF"
-        yield from packet.decode()
-
-
-def _compact(times: list[int]) -> Sequence[int]:
-    """Return rising numbers as a range where they are one."""
-    if len(times) < 2:
-        return times
-    steps = range(times[0], times[-1] + 1, times[1] - times[0])
-    return steps if list(steps) == times else times
+    @contextmanager
+    def _reading(self) -> Iterator[Media]:
+        held = self._held
+        source = self._source()
+        opening = nullcontext(held.media) if held else source.open()
+        with held.lock if held else nullcontext(), opening as media, source.named():
+            yield media

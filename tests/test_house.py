@@ -28,8 +28,9 @@ OUTSIDE = {
     "resample/cuda": ("cuda_",),
     "python": ("pybind11/", "Python.h"),
 }
-# Each is imported inside the one module whose extra brings it.
-OWN_EXTRA = {"video.py": {"av"}, "_progress.py": {"tqdm"}, "plot.py": {"matplotlib"}}
+# Each is imported in the module whose extra brings it, and in those that this one is made of.
+OF_VIDEO = ("video.py", "_decoding.py", "_media.py", "_probe.py", "_saved_index.py")
+OWN_EXTRA = {"plot.py": {"matplotlib"}, "_progress.py": {"tqdm"}, **{name: {"av"} for name in OF_VIDEO}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
 OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 
