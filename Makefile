@@ -66,7 +66,7 @@ sanitize-short: $(DEV)
 	PYTHON=$(BIN)/python tests/sanitize.sh short
 
 # The wheel, unpacked for the type checker.
-$(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* adapters/*/*)
+$(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* pymultigrid/video/* adapters/*/*)
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) \
 	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON .

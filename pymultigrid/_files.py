@@ -133,7 +133,7 @@ class VideoFiles:
         self._skipped = Skipped(len(self.videos))
         self.check_sampling()
         if index is not None:
-            from pymultigrid._saved_index import load_index
+            from pymultigrid.video._saved_index import load_index
 
             load_index(_arguments.path("index", index), self.videos)
 
@@ -200,7 +200,7 @@ class VideoFiles:
         workers
             How many files are looked through at a time. None: as many as this machine has CPUs.
         """
-        from pymultigrid._saved_index import save_index
+        from pymultigrid.video._saved_index import save_index
 
         workers = os.cpu_count() or 1 if workers is None else _arguments.count("workers", workers)
         return save_index(_arguments.path("path", path), self.videos, workers)

@@ -16,9 +16,9 @@ import mp4
 import video_bytes
 import video_kinds
 
-from pymultigrid import _saved_index, video
+from pymultigrid import video
 from pymultigrid._files import VideoFiles
-from pymultigrid.video import DamagedVideo
+from pymultigrid.video import DamagedVideo, _saved_index
 
 KINDS = (
     "h264 mp4",

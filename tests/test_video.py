@@ -17,8 +17,8 @@ import mp4  # noqa: E402
 
 import pymultigrid  # noqa: E402
 from pymultigrid import Axis, Grid, Schedule, Shape, resample, video  # noqa: E402
-from pymultigrid._decoding import Decoding  # noqa: E402
 from pymultigrid.video import DamagedVideo, Video  # noqa: E402
+from pymultigrid.video._decoding import Decoding  # noqa: E402
 
 
 @pytest.fixture(scope="module")

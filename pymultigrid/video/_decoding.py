@@ -16,9 +16,9 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from pymultigrid._index import FrameIndex, Numbers
-from pymultigrid._media import OFFER, Media, Source
-from pymultigrid._probe import Colours, checksum, damaged_at, every_frame
+from pymultigrid.video._index import FrameIndex, Numbers
+from pymultigrid.video._media import OFFER, Media, Source
+from pymultigrid.video._probe import Colours, checksum, damaged_at, every_frame
 
 # Going to a key frame costs about as much as decoding a few frames: seek only where it saves more than these.
 _SEEK_SAVES = 8

@@ -15,9 +15,9 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pymultigrid._index import FrameIndex, compact, pace
-from pymultigrid._media import OFFER, DamagedVideo, Media, Source
-from pymultigrid._whole import lost_packet, plainly_upright, stream_turns
+from pymultigrid.video._index import FrameIndex, compact, pace
+from pymultigrid.video._media import OFFER, DamagedVideo, Media, Source
+from pymultigrid.video._whole import lost_packet, plainly_upright, stream_turns
 
 # PyAV 17 converts colours on every core unless told; before, it had no such argument.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}

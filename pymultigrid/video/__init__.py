@@ -22,10 +22,10 @@ except ImportError as error:
     raise ImportError("pymultigrid.video needs PyAV, which is missing; pip install pymultigrid[video]") from error
 
 from pymultigrid._at_rate import AtRate, read_clip
-from pymultigrid._decoding import Decoding
-from pymultigrid._index import FrameIndex
-from pymultigrid._media import DamagedVideo, Media, Source
-from pymultigrid._probe import probe
+from pymultigrid.video._decoding import Decoding
+from pymultigrid.video._index import FrameIndex
+from pymultigrid.video._media import DamagedVideo, Media, Source
+from pymultigrid.video._probe import probe
 
 __all__ = ["AtRate", "DamagedVideo", "Video"]
 

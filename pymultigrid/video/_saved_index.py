@@ -18,9 +18,9 @@ from typing import Any
 
 import av
 
-from pymultigrid._index import FrameIndex
-from pymultigrid._media import DamagedVideo
 from pymultigrid.video import Video
+from pymultigrid.video._index import FrameIndex
+from pymultigrid.video._media import DamagedVideo
 
 FORMAT, VERSION = "pymultigrid index", 1
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import av
 from av.error import FFmpegError
 
-from pymultigrid._whole import missing_bytes
+from pymultigrid.video._whole import missing_bytes
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,ogg,mxf,dv,rm,nut,ivf,obu,"
