@@ -91,7 +91,12 @@ def test_axes_that_cannot_be(axis):  # refused by the axis or by resample
         (VIDEO, [Grid(ONE, ONE, ONE), 3], {}, "grids[1] must be a Grid"),
         (VIDEO, SIZE, {"mean": "grey"}, "mean must be a number or one number per channel"),
         (VIDEO, SIZE, {"out": [0.0]}, "out is a list"),
-        (VIDEO, SIZE, {"dtype": SIZE}, "dtype ((2, 8, 9)) must be a NumPy dtype or its name; pass 'float16', say"),
+        (
+            VIDEO,
+            SIZE,
+            {"dtype": SIZE},
+            "dtype ((2, 8, 9)) must be a NumPy dtype or its name; pass 'float16', for example",
+        ),
     ],
 )
 def test_wrong_kinds(video, grid, options, message):

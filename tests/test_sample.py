@@ -65,9 +65,9 @@ def test_a_sample_is_no_plain_number():
 @pytest.mark.parametrize(
     ("options", "short", "said"),
     [
-        ({}, 15, "fewer than the clip's 16 frames x stride 1 = 16 of the full shape, which training comes to"),
+        ({}, 15, "fewer than the clip's 16 frames x stride 1 = 16 of the full shape, which training reaches later"),
         ({"stride": 3}, 47, "fewer than the clip's 16 frames x stride 3 = 48 of the full shape, which training comes"),
-        ({"segments": True}, 15, "fewer than the 16 segments of the full shape, which training comes to"),
+        ({"segments": True}, 15, "fewer than the 16 segments of the full shape, which training reaches later"),
     ],
 )
 def test_a_short_video_is_refused_at_every_step(options, short, said):

@@ -146,7 +146,7 @@ def test_a_phase_of_ones_own_keeps_to_the_measured_budget():
 @pytest.mark.parametrize(
     ("costs", "error", "message"),
     [
-        ({}, ValueError, "costs is empty; pass None for a batch by sampling points"),
+        ({}, ValueError, "costs is empty; pass None to count sampling points"),
         ({(8, 112): 1.0}, TypeError, "costs ({(8, 112): 1.0}) must map each clip's (t, h, w) to a number"),
         ({(8, 112, 112.5): 1.0}, TypeError, "must map each clip's (t, h, w) to a number"),
         ([1.0], TypeError, "costs ([1.0]) must map each clip's (t, h, w) to a number"),
