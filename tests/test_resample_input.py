@@ -148,7 +148,7 @@ def test_dlpack(versioned):
 def test_a_capsule_that_does_not_say_whether_it_may_be_written():
     """Before DLPack 1.0 a capsule has no read-only flag: the array's buffer says it, or it is not written."""
     out = np.zeros_like(resample(VIDEO, SIZE))
-    with pytest.raises(ValueError, match="out is read-only, or does not say that it is not; give"):
+    with pytest.raises(ValueError, match="out is read-only, or does not say that it is writable; pass"):
         resample(VIDEO, SIZE, out=Exported(out, False))
     assert not out.any()
 

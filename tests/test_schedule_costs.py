@@ -152,8 +152,16 @@ def test_a_phase_of_ones_own_keeps_to_the_measured_budget():
         ([1.0], TypeError, "costs ([1.0]) must map each clip's (t, h, w) to a number"),
         ({(32, 224, 224): 0.0}, ValueError, "costs has 0 for a clip of 32x224x224; a cost must be above 0 and finite"),
         ({(32, 224, 224): math.nan}, ValueError, "costs has nan for a clip of 32x224x224"),
-        ({(8, 112, 112): 1.0}, ValueError, "costs has no clip of 32x224x224; it must have every clip of the schedule"),
-        ({(32, 224, 224): 1.0}, ValueError, "costs has no clip of 32x112x112; it must have every clip of the schedule"),
+        (
+            {(8, 112, 112): 1.0},
+            ValueError,
+            "costs has no clip of 32x224x224; it must have every clip size of the schedule",
+        ),
+        (
+            {(32, 224, 224): 1.0},
+            ValueError,
+            "costs has no clip of 32x112x112; it must have every clip size of the schedule",
+        ),
     ],
 )
 def test_refuses(costs, error, message):
