@@ -45,7 +45,7 @@ class VideoDataset(VideoFiles):
     Parameters
     ----------
     paths, sampling
-        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, and what it raises.
+        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, also for the errors it raises.
     labels
         One for each video: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a
         model with several outputs.
@@ -74,7 +74,7 @@ class VideoDataset(VideoFiles):
         _check_labels(labels)
         layout = "THWC" if keras.config.image_data_format() == "channels_last" else "CTHW"
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "layout": layout}
-        resample(np.zeros((1, 1, 1, 3), "uint8"), (1, 1, 1), **self.output)  # refuses wrong values here
+        resample(np.zeros((1, 1, 1, 3), "uint8"), (1, 1, 1), **self.output)  # refuses wrong values now
 
     def __repr__(self) -> str:
         return self._line(**self.output)
@@ -82,8 +82,8 @@ class VideoDataset(VideoFiles):
     def training(self, steps: MultigridCallback | Schedule, **options: Any) -> Any:
         """Return mini-batches for ``model.fit``: (clips, labels), each clip on its sample's grid.
 
-        `steps` is the callback that `fit` gets, or for a loop of your own the schedule, which gives (step, mini-batch);
-        it and the options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
+        `steps` is the callback that `fit` gets or, for your own loop over (step, mini-batch), the schedule; it and the
+        options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
         """
         schedule = steps.schedule if isinstance(steps, MultigridCallback) else steps
         if isinstance(schedule, Schedule):  # `batches` refuses what is neither
@@ -94,7 +94,7 @@ class VideoDataset(VideoFiles):
         """Return (clips, labels) of these samples."""
         in_order = sorted(self.decoded(samples), key=itemgetter(0))
         _, pixels, grids = zip(*in_order, strict=True)
-        # Threads read mini-batches side by side: one for each.
+        # Threads read mini-batches in parallel, so each uses one.
         clips = resample(pixels, grids, threads=1, **self.output)
         return clips, _stack([self.labels[sample.index] for sample in samples])
 
@@ -137,7 +137,7 @@ class VideoViews(Views, keras.utils.PyDataset):
 
 
 def _stack(labels: Sequence[Any]) -> Any:
-    """Make arrays of labels: one for each entry of a tuple or dictionary."""
+    """Stack labels into arrays, one for each entry of a tuple or dictionary."""
     first = labels[0]
     if isinstance(first, Mapping):
         return {name: _stack([label[name] for label in labels]) for name in first}

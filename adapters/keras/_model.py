@@ -1,4 +1,4 @@
-"""What a model has to have for a multigrid training, told before the first step."""
+"""Checks of a model for multigrid training, made before the first step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT = 0.05
 
 
 def check_model(model: Any, schedule: Schedule, *, base: int) -> None:
-    """Refuse what cannot train the schedule, and warn of what it would train badly."""
+    """Refuse a model that cannot train the schedule, and warn if it would train badly."""
     if model.steps_per_execution != 1:
         raise ValueError(
             f"steps_per_execution ({model.steps_per_execution}) must be 1: Keras calls no callback between the steps "
@@ -37,7 +37,7 @@ def check_model(model: Any, schedule: Schedule, *, base: int) -> None:
 
 
 def _check_kinds(norms: list[Any]) -> None:
-    """Tell of batch norms that would take the statistics of a whole coarse mini-batch."""
+    """Refuse or warn of batch norms that would take the statistics of a whole coarse mini-batch."""
     plain = [x.name for x in norms if SubBatchNormalization.converts(x)]
     if plain:
         raise ValueError(
@@ -55,7 +55,7 @@ def _check_kinds(norms: list[Any]) -> None:
 
 
 def _check_momentum(norms: list[Any], schedule: Schedule) -> None:
-    """Tell of moving statistics that the schedule's few steps do not move far enough."""
+    """Warn of moving statistics that the schedule's few steps do not move far enough."""
     steps, baseline = len(schedule), schedule.baseline_iterations
     slow = [x for x in norms if x.momentum**steps > LEFT] if steps < baseline else []
     if slow:

@@ -1,4 +1,4 @@
-"""A progress bar, where tqdm is installed."""
+"""A progress bar, if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 def bar(items: Iterable[Item], show: bool, **options: Any) -> Iterable[Item]:
-    """Return `items`, with a bar that moves with them; `options` are tqdm's."""
+    """Return `items`, with a progress bar if `show` is True; `options` are tqdm's."""
     if not show:
         return items
     try:
