@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pymultigrid import Cycles, Phases, Progressive, Schedule, Shape
 from pymultigrid._patches import cut_off
 
-# Each plan and its options. --phases and --progressive choose theirs; without them it is Cycles.
+# Each plan and its options. --phases and --progressive select their plans; the default is Cycles.
 _PLANS: dict[str, tuple[type[Cycles | Phases | Progressive], tuple[str, ...]]] = {
     "phases": (Phases, ("phases", "short")),
     "progressive": (Progressive, ("progressive", "start", "stages", "full_from")),
@@ -71,11 +71,11 @@ def _or_none(read: Callable[[str], _T]) -> Callable[[str], _T | None]:
 def _add_baseline(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the baseline", "The training you have today.").add_argument
     drops = _as("numbers and commas, as in 94,154,196", _numbers)
-    add("--samples", type=int, metavar="N", help="videos in the data set")
-    add("--epochs", type=float, metavar="E", help="its length in epochs, with --samples")
-    add("--iterations", type=int, metavar="N", help="its length in iterations, with --samples or without")
-    add("--lr-drops", type=drops, metavar="E,E,...", help="where its learning rate drops, in the unit of its length")
-    add("--processes", type=int, metavar="N", help="that train together (1)")
+    add("--samples", type=int, metavar="N", help="number of videos in the data set")
+    add("--epochs", type=float, metavar="E", help="length in epochs, with --samples")
+    add("--iterations", type=int, metavar="N", help="length in iterations, with or without --samples")
+    add("--lr-drops", type=drops, metavar="E,E,...", help="where the learning rate drops, in the unit of the length")
+    add("--processes", type=int, metavar="N", help="number of processes that train together (1)")
 
 
 def _add_plan(command: argparse.ArgumentParser) -> None:
@@ -84,26 +84,26 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     short = _as("none, or factors as in 0.5,0.7", _or_none(_numbers))
     phases = _as("epochs:sizes, as in 90:16x256x256,10:64x384x384", _phases)
     start = _as("a factor, as in 1x0.5", lambda text: _numbers(text, "x"))
-    add("--long", type=long, metavar="TxS,TxS,...", help="factors of the long cycle, or none (the paper's)")
-    add("--short", type=short, metavar="S,S,...", help="factors of the short cycle, or none (the paper's)")
-    add("--cycles", type=int, metavar="N", help="long cycles where there are no --lr-drops (3)")
-    add("--epoch-factor", type=float, metavar="F", help="its epochs / the baseline's (1.5, or 1 with no cycle)")
-    add("--phases", type=phases, metavar="E:SIZES,...", help="a list of your own, as 90:16x256x256,10:64x384x384")
+    add("--long", type=long, metavar="TxS,TxS,...", help="factors of the long cycle, or none (default: the paper's)")
+    add("--short", type=short, metavar="S,S,...", help="factors of the short cycle, or none (default: the paper's)")
+    add("--cycles", type=int, metavar="N", help="number of long cycles if there are no --lr-drops (3)")
+    add("--epoch-factor", type=float, metavar="F", help="epochs relative to the baseline's (1.5, or 1 without cycles)")
+    add("--phases", type=phases, metavar="E:SIZES,...", help="your own phases, as in 90:16x256x256,10:64x384x384")
     add("--progressive", action="store_true", help="progressive resizing")
-    add("--start", type=start, metavar="TxS", help="factor of its first stage (1x0.5)")
-    add("--stages", type=int, metavar="N", help="how many stages it has (4)")
+    add("--start", type=start, metavar="TxS", help="factor of the first stage (1x0.5)")
+    add("--stages", type=int, metavar="N", help="number of stages (4)")
     add("--full-from", type=float, metavar="F", help="share of the training before the full shape")
 
 
 def _add_rules(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the rules", "How batches and sizes follow the plan.").add_argument
-    add("--batch-growth", type=float, metavar="G", help="1: batches grow as the paper's (default); 0: they stay")
+    add("--batch-growth", type=float, metavar="G", help="1: batches grow as in the paper (default); 0: they don't")
     add("--lr-scaling", metavar="RULE", help="linear (default), sqrt or none")
-    add("--multiple-of", type=int, metavar="N", help="round heights and widths to it (1)")
-    add("--frames-multiple-of", type=int, metavar="N", help="round frames to it (1)")
-    add("--batch-multiple-of", type=int, metavar="N", help="round batches to it (1)")
+    add("--multiple-of", type=int, metavar="N", help="round heights and widths to multiples of N (1)")
+    add("--frames-multiple-of", type=int, metavar="N", help="round frames to multiples of N (1)")
+    add("--batch-multiple-of", type=int, metavar="N", help="round batches to multiples of N (1)")
     patch = _as("frames x rows x columns, as in 2x16x16", _patch)
-    add("--patch", type=patch, metavar="TxHxW", help="warn of sizes that are not whole patches of it")
+    add("--patch", type=patch, metavar="TxHxW", help="warn of sizes that are not whole patches")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     plot = commands.add_parser("plot", usage=_USAGE.format("shape path"), help="draw it (the paper's Figure 2)", **made)
     for command in (plan, plot):
         command.add_argument("shape", type=_shape, help="the baseline's mini-batch per process, as in 8x32x224x224")
-    plot.add_argument("path", help="the picture to write, as plan.png")
+    plot.add_argument("path", help="the picture to write, such as plan.png")
     plan.add_argument("--json", action="store_true", help="print Schedule.to_dict() instead of the table")
     for command in (plan, plot):
         _add_baseline(command)
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(given: dict[str, Any]) -> Cycles | Phases | Progressive:
-    """Take the plan's options out of those that were given."""
+    """Take the plan's options out of `given` and make the plan."""
     make, mine = _PLANS["phases" if "phases" in given else "progressive" if "progressive" in given else "cycles"]
     options = {name: given.pop(name) for _, names in _PLANS.values() for name in names if name in given}
     for name in options:
@@ -132,7 +132,7 @@ def _plan(given: dict[str, Any]) -> Cycles | Phases | Progressive:
             owner = next(plan for plan, (_, names) in _PLANS.items() if name in names)
             move = "leave --phases and --progressive out" if owner == "cycles" else f"it belongs to {_flag(owner)}"
             raise ValueError(
-                f"{_flag(name)} is no option of this plan, which takes {', '.join(map(_flag, mine))}; {move}"
+                f"{_flag(name)} is not an option of this plan, which takes {', '.join(map(_flag, mine))}; {move}"
             )
     options.pop("progressive", None)
     return make(**options)
@@ -143,7 +143,7 @@ def _flag(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when it did what was asked, 2 with a message when the input was bad."""
+    """Run the command; return 0 on success, and 2 with a message if the input was bad."""
     given = vars(_parser().parse_args(arguments))
     command, path, as_json, patch = (given.pop(name, None) for name in ("command", "path", "json", "patch"))
     try:

@@ -1,4 +1,4 @@
-"""What arguments mean: checked, named in the error, and handed to the core."""
+"""Checks of arguments: each returns the value as the core takes it, or raises an error that names the argument."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def seed(value: int) -> int:
 
 
 def rank(value: int, processes: int, each: str = "") -> int:
-    """Return `value`, one of a schedule's processes, of which `each` may be several (micro-batches)."""
+    """Return `value`, the rank of one of a schedule's processes; `each` says in the error what counts as a process."""
     rank = whole("rank", value)
     if not 0 <= rank < processes:
         raise ValueError(
@@ -70,7 +70,7 @@ def rank(value: int, processes: int, each: str = "") -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return `value`, a number: no text of one, and neither True nor False."""
+    """Return `value`, a number; strings and booleans are refused."""
     try:
         if not isinstance(value, (str, bytes, bool)):
             return float(value)
@@ -108,7 +108,7 @@ def function(name: str, value: object) -> None:
 
 
 def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
-    """Return `costs`, what a clip of (t, h, w) costs."""
+    """Return `costs`, the cost of a clip of each (t, h, w)."""
     try:
         table = {
             (operator.index(t), operator.index(h), operator.index(w)): number("a cost", c)
@@ -119,12 +119,12 @@ def clip_costs(costs: Costs) -> dict[tuple[int, int, int], float]:
             f"costs ({reprlib.repr(costs)}) must map each clip's (t, h, w) to a number, as report.costs does"
         ) from None
     if not table:
-        raise ValueError("costs is empty; pass None for a batch by sampling points")
+        raise ValueError("costs is empty; pass None to count sampling points")
     return table
 
 
 def lr_power(lr_scaling: LRScaling) -> float:
-    """Return the power of the batch that the learning rate follows."""
+    """Return the exponent of the batch growth in the learning-rate scale."""
     if not isinstance(lr_scaling, str) or lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
     return _LR_POWER[lr_scaling]

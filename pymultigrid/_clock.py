@@ -1,4 +1,4 @@
-"""The baseline's clock: which of its own iterations the training without multigrid would be at."""
+"""The baseline's clock: which of its iterations a step of the schedule corresponds to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal, final
 from pymultigrid._core import Step
 from pymultigrid._schedule import Schedule
 
-# A clock reading this close below a whole iteration or epoch is on it: progress is a rounded quotient.
+# A reading this close below a whole iteration or epoch counts as that number, because progress is a rounded quotient.
 _TOLERANCE = 1e-6
 
 
 @final
 class Clock:
-    """What a learning-rate policy that was written for the baseline is asked for at each step of a schedule.
+    """The iteration (or epoch) at which each step of a schedule evaluates the baseline's learning-rate policy.
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid._clock import Clock
@@ -27,24 +27,24 @@ class Clock:
     19
 
     With N the length of the baseline, ``clock(step) = floor(step.progress * N)``. At a learning-rate drop it is exact:
-    the first step of the new LR stage reads the drop's epoch e, or the baseline's first iteration that begins at or
-    after it, ceil(e * samples / global batch).
+    the first step of the new LR stage gives the drop's epoch e, or the first iteration of the baseline that begins at
+    or after it, ceil(e * samples / global batch).
 
     Parameters
     ----------
     schedule
-        The schedule, whole or a slice: the clock is the same.
+        The schedule or a slice of it; both have the same clock.
     per
-        What it counts: the baseline's ``"iteration"`` or ``"epoch"``.
+        The unit that the policy counts in: ``"iteration"`` or ``"epoch"``.
 
     Raises
     ------
     ValueError
-        `per` is another word.
+        `per` is neither.
 
     Notes
     -----
-    Ours; the paper's baseline drops its learning rate at given epochs only.
+    This is our extension; in the paper the baseline drops its learning rate at given epochs only.
     """
 
     __slots__ = ("_knots",)
@@ -54,7 +54,8 @@ class Clock:
             raise ValueError(f'per ({per!r}) must be "iteration" or "epoch": what the scheduler counts')
         epochs, inner, length = schedule.baseline_epochs, list[tuple[float, float]](), schedule.baseline_epochs
         if per == "iteration":
-            # An epoch rarely is a whole number of iterations: the drop is at the first that begins at or after it.
+            # An epoch is rarely a whole number of iterations: a drop takes effect at the first that begins at or after
+            # it.
             per_epoch = schedule.samples / (schedule.shape.b * schedule.processes)
             inner = [(drop / epochs, math.ceil(drop * per_epoch - _TOLERANCE)) for drop in schedule.lr_drops]
             length = float(schedule.baseline_iterations)
@@ -62,7 +63,7 @@ class Clock:
         self._knots = ((0.0, 0.0), *inner, (1.0, length))
 
     def __call__(self, step: Step) -> int:
-        """Return the baseline's iteration (or epoch) that `step` stands at."""
+        """Return the baseline's iteration (or epoch) that `step` corresponds to."""
         knots, progress = self._knots, step.progress
         k = min(max(bisect_right(knots, progress, key=lambda knot: knot[0]), 1), len(knots) - 1)
         (p0, n0), (p1, n1) = knots[k - 1], knots[k]

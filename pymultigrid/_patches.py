@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from pymultigrid._core import Shape
 
-_NAMED = 3  # of many shapes a message names so many
+_NAMED = 3  # how many shapes a message names at most
 
 
 def cut_off(shapes: Iterable[Shape], patch: Sequence[int], option: str = "{}={}") -> str | None:
-    """Return what to say of shapes that are not whole patches (frames, rows, columns); None where all are.
+    """Return a warning about shapes that are not whole patches (frames, rows, columns), or None if all are.
 
-    `option` is how the caller's options are written, from name and value.
+    `option` is the format in which the caller writes an option, of its name and value.
     """
     frames, rows, columns = patch
     cut = [shape for shape in shapes if shape.t % frames or shape.h % rows or shape.w % columns]

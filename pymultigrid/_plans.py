@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Cycles:
-    """The paper's plan: long cycles of stages, within each stage a short cycle of steps, and fine-tuning at the end.
+    """The paper's plan: long cycles of stages, a short cycle of steps within each stage, and fine-tuning at the end.
 
     >>> from pymultigrid import Cycles, Schedule, Shape
     >>> plan = Cycles(long=[(0.5, 0.5), (1, 1)], short=None, cycles=1)
@@ -33,15 +33,15 @@ class Cycles:
     Parameters
     ----------
     long
-        (temporal, spatial) or (t, h, w) factors of the baseline, each in (0, 1], a stage each. None: no long cycle.
+        (temporal, spatial) or (t, h, w) factors of the baseline, each in (0, 1]; one per stage. None: no long cycle.
     short
-        Spatial factors of the baseline, each in (0, 1], below the stage's own base, which always comes last. None: no
-        short cycle.
+        Spatial factors of the baseline, each in (0, 1]. The stage's own base follows as the last size. None: no short
+        cycle.
     cycles
-        How many equal long cycles there are over the first 82 % of the baseline's length. None: one before each of the
-        schedule's `lr_drops`, which leave no choice, or 3 where there are none (cosine, one-cycle, ...).
+        Number of equal long cycles over the first 82 % of the baseline's length. None: one before each of the
+        schedule's `lr_drops`, or 3 if it has none (cosine, one-cycle, ...). Not allowed beside `lr_drops`.
     epoch_factor
-        Epochs of the schedule / epochs of the baseline. None: 1.5 with any cycle (as the paper), 1.0 with none.
+        Epochs of the schedule / epochs of the baseline. None: 1.5 with any cycle (as in the paper), 1.0 without.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Cycles:
 @final
 @dataclass(frozen=True)
 class Phases:
-    """A list of your own: the sizes to train at and for how many epochs each.
+    """Your own list of sizes and how many epochs to train at each.
 
     The baseline is the schedule's `shape`, trained for the sum of the epochs; `lr_drops` count in the same epochs.
 
@@ -110,14 +110,14 @@ class Phases:
     Parameters
     ----------
     phases
-        (epochs, (t, h, w)), whose batch is then as large as the schedule's rules allow, or (epochs, shape).
+        (epochs, (t, h, w)), where the batch follows from the schedule's rules, or (epochs, shape).
     short
         A short cycle within each phase, as in `Cycles`.
 
     Raises
     ------
     ValueError
-        There is no phase, or one has a length, size or factor out of its range.
+        The list is empty, or a length, size or factor is out of its range.
     TypeError
         An argument is of the wrong kind.
     """
@@ -133,11 +133,11 @@ class Phases:
 
     @property
     def epochs(self) -> float:
-        """How many epochs the phases last together: the length of the baseline's training."""
+        """The sum of the phases' epochs, which is the length of the baseline's training."""
         return sum(epochs for epochs, _ in self.phases)
 
     def _rows(self) -> list[Phase]:
-        """Return the phases as the core takes and checks them; a batch of 0 stands for the rule."""
+        """Return the phases in the core's form, which also checks them; a batch of 0 is chosen by the rules."""
         rows = ((epochs, size if isinstance(size, Shape) else (0, *size)) for epochs, size in self.phases)
         return [Phase(epochs=epochs, b=b, t=t, h=h, w=w) for epochs, (b, t, h, w) in rows]
 
@@ -151,7 +151,7 @@ class Phases:
 class Progressive:
     """Progressive resizing: sizes rise linearly from `start` to the full shape.
 
-    Four stages are EfficientNetV2's; as many stages as epochs make fastai's and FFCV's ramp.
+    EfficientNetV2 has four stages; one stage per epoch gives the ramp of fastai and FFCV.
 
     >>> from pymultigrid import Progressive, Schedule, Shape
     >>> schedule = Schedule(Shape(8, 16, 224, 224), samples=1000, epochs=16, plan=Progressive(), multiple_of=16)
@@ -161,11 +161,11 @@ class Progressive:
     Parameters
     ----------
     start
-        (temporal, spatial) or (t, h, w) factor of the baseline, in (0, 1], that the first stage has.
+        The first stage's (temporal, spatial) or (t, h, w) factor of the baseline, in (0, 1].
     stages
-        How many stages there are, of equal length but for the last, which is at the full shape.
+        Number of stages, the last at the full shape. The ones before it have equal length.
     full_from
-        The share of the training, in (0, 1), after which the last stage begins. None: it is as long as the others.
+        The share of the training, in (0, 1), after which the last stage begins. None: all stages are equally long.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def baseline_length(
 
 
 def _items(name: str, values: Iterable[_T], empty: str) -> tuple[_T, ...]:
-    """Return `values`, any sequence but a text, with something in it."""
+    """Return `values` as a tuple; strings and empty sequences are refused."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} ({values!r}) must be a sequence")
     items = tuple(values)

@@ -1,4 +1,4 @@
-"""What the shapes of a schedule were measured to cost, and what that makes of the run."""
+"""The measured costs of a schedule's shapes, and the run that they predict."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pymultigrid._core import Shape, uses
 from pymultigrid._patches import cut_off
 from pymultigrid._schedule import Schedule
 
-_CELLS = 3.5  # below so many cells along a side of the last feature map, accuracy was seen to suffer
-_SHARE = 1.2  # a shape that costs so many times its share is named
+_CELLS = 3.5  # cells along a side of the last feature map, below which accuracy was seen to suffer
+_SHARE = 1.2  # a shape that costs more than this many times its share is reported
 
 
 @dataclass(frozen=True)
 class ShapeCost:
-    """What one mini-batch of `shape` was measured to cost.
+    """The measured cost of one mini-batch of `shape`.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ class ShapeCost:
         Memory that its clips, forward and backward pass take at their peak, above `Report.resident`; None: it was not
         measured.
     fits
-        How many of its clips fitted the memory, found by halving. Where they are not all of them, `seconds` and `bytes`
-        are scaled up from so many; where it is 0 they are NaN.
+        How many of its clips fit into memory, found by halving. If that is fewer than all, `seconds` and `bytes` are
+        scaled up from that number; if it is 0, they are NaN.
     feature_map
-        The smallest (t, h, w) or (h, w) that a convolution gave before global pooling; None: there is no convolution.
+        The smallest (t, h, w) or (h, w) of a convolution's output before global pooling; None: there is no convolution.
     read_seconds
         Time in which one process, or thread, reads the mini-batch from the data set; None: no data set was given.
     first_seconds
@@ -84,7 +84,7 @@ class Report:
     rows
         A `ShapeCost` for every shape of the schedule's stages.
     notes
-        What else the measurement found; part of `warnings`.
+        Further findings of the measurement; part of `warnings`.
     patch
         Frames, rows and columns of a patch where the network does no more with its clips than cut them into patches, as
         a transformer does: then it has no last feature map that could be too coarse. None: it has feature maps.
@@ -109,7 +109,7 @@ class Report:
 
     @property
     def costs(self) -> dict[tuple[int, int, int], float]:
-        """What a clip of each (t, h, w) costs relative to the full clip: the larger of its time and its memory.
+        """The cost of a clip of each (t, h, w) relative to the full clip: the larger of its time and its memory.
 
         Planned again with these, ``Schedule(..., costs=report.costs)``, each mini-batch is the largest that
         takes no more time and no more memory than the full shape's. Where memory was not measured, time alone counts.
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def stage_seconds(self) -> tuple[float, ...]:
-        """How long each stage is predicted to take."""
+        """The predicted time of each stage."""
         seconds = {row.shape: row.seconds for row in self.rows}
         return tuple(
             sum(count * seconds[shape] for shape, _, count in uses(stage) if count) for stage in self.schedule.stages
@@ -143,22 +143,22 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """How long the schedule is predicted to take."""
+        """The predicted time of the schedule."""
         return sum(self.stage_seconds)
 
     @property
     def baseline_seconds(self) -> float:
-        """How long training without multigrid would take: its iterations at the full shape, as measured."""
+        """The predicted time of training without multigrid: its iterations at the full shape's measured time."""
         return self.schedule.baseline_iterations * self[self.schedule.shape].seconds
 
     @property
     def speedup(self) -> float:
-        """How many times faster than the baseline the schedule is, as measured; `Schedule.speedup` is the nominal."""
+        """The measured speed-up over the baseline; `Schedule.speedup` is the nominal one."""
         return self.baseline_seconds / self.seconds
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What would go wrong, in sentences; empty is good."""
+        """What would go wrong, one sentence each; empty if nothing would."""
         cut = None if self.patch is None else cut_off((row.shape for row in self.rows), self.patch)
         coarse = self._too_coarse() if self.patch is None else ([cut] if cut else [])
         return (*self._out_of_memory(), *coarse, *self.notes)
@@ -208,15 +208,15 @@ class Report:
                     "take larger temporal factors in Cycles(long=), or a network with less stride"
                 )
 
-    def _too_dear(self) -> Iterator[str]:
+    def _too_costly(self) -> Iterator[str]:
         full = self[self.schedule.shape]
         shares = {row.shape: row.share(full) for row in self.rows}
         dear = [shape for shape, share in shares.items() if share > _SHARE]
         if dear:
             worst = max(dear, key=lambda shape: shares[shape])
             yield (
-                f"note: dearer than their share: {_listed(dear)}, up to {shares[worst]:.2f} times the full mini-batch "
-                f"at {worst}; plan again with costs=report.costs"
+                f"note: costing more than their share: {_listed(costly)}, up to {shares[worst]:.2f} times the full "
+                f"mini-batch at {worst}; plan again with costs=report.costs"
             )
 
     def __str__(self) -> str:
@@ -238,8 +238,8 @@ class Report:
         workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds and row.fits}
         if workers:
             most = max(workers, key=lambda shape: workers[shape])
-            lines.append(f"data: {math.ceil(workers[most])} workers keep up with every shape; {most} asks the most")
-        return "\n".join([*lines, *self._too_dear(), *(f"warning: {text}" for text in self.warnings)])
+            lines.append(f"data: {math.ceil(workers[most])} workers keep up with every shape; {most} needs the most")
+        return "\n".join([*lines, *self._too_costly(), *(f"warning: {text}" for text in self.warnings)])
 
     def _shape_table(self) -> str:
         """Return a row for each shape, without the columns that nothing is known of."""

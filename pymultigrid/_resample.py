@@ -20,7 +20,7 @@ DTYPES = ("uint8", "float16", "float32", "bfloat16")
 
 
 def default_threads() -> int:
-    """Return how many threads `resample` uses when not told: 1 in a child process, else the cores of this one.
+    """Return how many threads `resample` uses by default: 1 in a child process, else the cores of this process.
 
     A child of `multiprocessing` (a DataLoader worker, forked or spawned) shares the machine with its siblings.
     """
@@ -68,21 +68,21 @@ def resample(
         anything with ``__dlpack__``, in host memory or (with `out`) all on one CUDA device; uint8, float16, float32 or
         bfloat16; any strides.
     grid
-        A `Grid` for all, one for each video, or a size (t, h, w) over the whole video.
+        One `Grid` for all videos, one for each video, or a size (t, h, w), which reads the whole video.
     mode
         In space: ``"linear"`` (with `antialias`, a triangle as wide as the stride), ``"nearest"`` (the pixel at the
         cell's centre) or ``"area"`` (each pixel by its share of the cell). Pixels outside the box are never read.
     temporal
         ``"nearest"`` takes frame floor(start + i stride), ``"linear"`` blends the two frames around the cell's centre.
     antialias
-        Whether ``"linear"`` widens its filter when it shrinks. In space only.
+        Whether ``"linear"`` widens its filter when it shrinks; in space only.
     mean, std
-        A number or one per channel, on the output's scale: (x - mean) / std.
+        A number, or one per channel, on the output's scale: (x - mean) / std.
     dtype
         ``"uint8"``, ``"float16"``, ``"float32"``; ``"bfloat16"`` through `out` only. A uint8 video becomes float by
         x / 255; a float video is taken as it is and cannot become uint8.
     layout
-        Of each clip: ``"CTHW"`` or ``"THWC"``. A batch or list has B in front.
+        Layout of each clip: ``"CTHW"`` or ``"THWC"``. The result for a batch or list has B in front.
     out
         A C-contiguous array to write into and return; its dtype then counts. By default memory comes from a small
         ring of reusable buffers (`set_buffer_limit`), since touching fresh memory costs more than the arithmetic.
@@ -90,19 +90,20 @@ def resample(
         At most this many threads for this call; by default 1 in a child process, such as a DataLoader worker, else one
         per core. Small clips use fewer.
     stream
-        For arrays on a GPU, the CUDA stream to work on, as DLPack counts: 1 for the legacy default stream (as None and
-        0), 2 for the thread's, else its handle, such as CuPy's ``stream.ptr``. The arrays' libraries are told of it
-        (``__dlpack__(stream=...)``) and make it wait for them; nothing waits for the result, which is ready for what
-        comes later on that stream. Keep the arrays until then: their libraries do not see that they are still read.
+        For arrays on a GPU, the CUDA stream to work on, numbered as in DLPack: 1 for the legacy default stream (as are
+        None and 0), 2 for the thread's, else its handle, such as CuPy's ``stream.ptr``. It is passed to the arrays'
+        libraries (``__dlpack__(stream=...)``), which make it wait for their own work. The call does not wait for the
+        result, which is ready for later work on that stream. Keep the arrays alive until then: their libraries do not
+        know that they are still being read.
 
     Raises
     ------
     ValueError
-        A value that breaks a rule: an empty axis, a box that leaves the video, an `out` of another shape.
+        A value breaks a rule: an empty axis, a box that leaves the video, an `out` of another shape.
     TypeError
-        Something that is no array, an array in other memory than the CPU's or a GPU's, another dtype.
+        An argument is not an array, is in neither CPU nor GPU memory, or has another dtype.
     RuntimeError
-        Arrays on a GPU, and this build or machine has no CUDA (`cuda_missing`).
+        The arrays are on a GPU, and this build or machine has no CUDA (`cuda_missing`).
 
     Notes
     -----
@@ -114,7 +115,7 @@ def resample(
         name = str(dtype) if dtype in DTYPES else _named(dtype)
         if name not in DTYPES[:3]:
             hint = "pass out=, an array of it" if name == "bfloat16" else f"choose one of {DTYPES}"
-            raise ValueError(f"dtype ({name!r}) has no NumPy arrays to return here; {hint}")
+            raise ValueError(f"dtype ({name!r}) can't be returned as a NumPy array; {hint}")
     threads = default_threads() if threads is None else threads
     return _core.resample(video, grid, out, name, mode, temporal, antialias, mean, std, layout, threads, stream)
 
@@ -123,7 +124,7 @@ def set_buffer_limit(limit: int) -> None:
     """Keep at most `limit` bytes of unused output buffers in this process; 0 turns the ring off.
 
     An output buffer returns to the ring when the last array that views it is gone, and the next batch is written to
-    memory that is already mapped. The limit is 256 MiB at first.
+    memory that is already mapped. The default limit is 256 MiB.
     """
     _core.set_buffer_limit(limit)
 
@@ -132,11 +133,11 @@ def _named(dtype: Any) -> str:
     try:
         return str(np.dtype(dtype))
     except TypeError:
-        raise TypeError(f"dtype ({dtype!r}) must be a NumPy dtype or its name; pass 'float16', say") from None
+        raise TypeError(f"dtype ({dtype!r}) must be a NumPy dtype or its name; pass 'float16', for example") from None
 
 
 def cuda_missing() -> str | None:
-    """Return what CUDA lacks here, or None: the kernel in this build, a driver, a GPU.
+    """Return what is missing to use CUDA (the kernel in this build, a driver, a GPU), or None.
 
     >>> from pymultigrid import cuda_available, cuda_missing
     >>> cuda_available() == (cuda_missing() is None)

@@ -15,11 +15,11 @@ from pymultigrid._schedule import Schedule
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One clip of a mini-batch, on its way to where videos are read: which video, and on which grid.
+    """One clip of a mini-batch: which video to read, and on which grid.
 
-    It is what a data set is indexed by in a number's place. It looks up a list (``labels[sample]``) and compares with
-    numbers as its index does, and is none: the same video comes on another grid at another step. So it can't be a
-    dictionary's key, and what makes a number of it with ``int()`` is told what to do.
+    A data set is indexed by samples instead of numbers. A sample indexes a list (``labels[sample]``) and compares with
+    numbers as its index does, but it is not a number, because the same video is read on another grid at another step.
+    It therefore can't be a dictionary key, and ``int(sample)`` raises an error that says what to do.
 
     >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
@@ -33,17 +33,17 @@ class Sample:
     Parameters
     ----------
     index
-        Which of the `samples` videos. In a stream, where the video is at hand, -1.
+        Which of the `samples` videos; -1 in a stream, where the video is already at hand.
     step
         The iteration that trains on it; ``step.shape`` is the shape of the whole mini-batch.
     position
         The clip's position in the stream of clips over all processes; it keys the random draw of the grid.
     seed
-        The run's.
+        The run's seed.
     samples
-        How many videos the schedule was made for: the length of the data set.
+        Number of videos that the schedule was made for: the length of the data set.
     before
-        Of a data set that is part of a whole (``ConcatDataset``): the videos of the whole that come before it.
+        For a data set that is part of a larger one (``ConcatDataset``): the number of videos before that part.
     """
 
     index: int
@@ -56,7 +56,7 @@ class Sample:
     def grid(self, extent: Sequence[int], **options: Any) -> Grid:
         """Return this clip's grid over a video of `extent` (frames, height, width); `options` as `Step.grid` takes.
 
-        A video that is too short for the schedule's full shape is refused at every step, not when training gets there.
+        A video that is too short for the schedule's full shape is refused at every step, not only at the full shape.
         """
         grid = self.step.grid(extent, seed=self.seed, sample=self.position, **options)
         check_length(extent[0], self.step.baseline.t, **options)
@@ -64,7 +64,7 @@ class Sample:
 
     @property
     def own_seed(self) -> int:
-        """A seed for random numbers of your own: of this clip alone, in [0, 2**32), made of `seed` and `position`.
+        """A seed in [0, 2**32) for random numbers of your own: a function of this clip's `seed` and `position`.
 
         >>> import numpy
         >>> from pymultigrid import Schedule, Shape, mini_batch
@@ -80,15 +80,15 @@ class Sample:
         return self.index
 
     def __int__(self) -> int:
-        raise TypeError(f"a Sample can't be made a plain number: {_NO_NUMBER}")
+        raise TypeError(f"a Sample can't be converted to a plain number: {_NO_NUMBER}")
 
     def __hash__(self) -> int:
         raise TypeError(
-            "a Sample can't be a key: the same video comes again on another grid. Keep what is read of a whole video "
-            "under sample.index, and read each clip of it on sample.grid(extent)"
+            "a Sample can't be a key: the same video is read again on another grid. Cache whole videos under "
+            "sample.index, and read each clip on sample.grid(extent)"
         )
 
-    # What a data set made of several does with an index: find its part, and count from the part's beginning.
+    # A data set made of several finds the part that an index is in and subtracts where that part begins.
     def __sub__(self, videos: int) -> Sample:
         before = self.before + videos
         return Sample(self.index - videos, self.step, self.position, self.seed, self.samples - videos, before)
@@ -114,7 +114,7 @@ class Sample:
         return self.index, self.step, self.position, self.seed, self.samples, self.before
 
     def _count(self, other: float | Sample) -> float:
-        """Return a number that the index is compared with: where a part of the data set ends, mostly."""
+        """Return the number that the index is compared with, usually where a part of the data set ends."""
         if isinstance(other, Sample):
             raise TypeError(f"samples have no order among themselves: {_NO_NUMBER}")
         if isinstance(other, int) and self.index >= 0 and other > self.samples:
@@ -127,8 +127,8 @@ class Sample:
 
 
 _NO_NUMBER = (
-    "it says which video (sample.index) and on which grid (sample.grid(extent)). A data set that is looked up by "
-    "numbers alone (Hugging Face's, a table, a Subset) loses the grid: write one of your own, whose "
+    "it says which video (sample.index) and on which grid (sample.grid(extent)). A data set that is indexed by "
+    "numbers only (Hugging Face's, a table, a Subset) loses the grid: wrap it in one of your own, whose "
     "__getitem__(sample) takes item sample.index of it and reads the clip on sample.grid(extent)"
 )
 
@@ -136,23 +136,23 @@ _NO_NUMBER = (
 def check_length(
     frames: int, most: int, *, stride: int = 1, segments: bool = False, beyond: str = "error", **_: Any
 ) -> None:
-    """Refuse a video that is long enough for a coarse clip only, hours before the first one of `most` frames."""
+    """Refuse a video that is too short for a clip of `most` frames now, rather than hours later."""
     if beyond != "error" or frames >= most * (1 if segments else stride):
         return
     if segments:
         raise ValueError(
-            f"the video has {frames} frames, fewer than the {most} segments of the full shape, which training comes "
-            'to; pass beyond="clamp" to repeat some'
+            f"the video has {frames} frames, fewer than the {most} segments of the full shape, which training "
+            'reaches later; pass beyond="clamp" to repeat some'
         )
     raise ValueError(
         f"the video has {frames} frames, fewer than the clip's {most} frames x stride {stride} = {most * stride} of "
-        'the full shape, which training comes to; pass beyond="clamp" or beyond="loop", or a smaller stride'
+        'the full shape, which training reaches later; pass beyond="clamp" or beyond="loop", or a smaller stride'
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Sequence[Sample]):
-    """The samples of a mini-batch, each made when asked for: cheap to send to a worker.
+    """The samples of a mini-batch, each made on access, so that the batch is cheap to send to a worker.
 
     >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10)
@@ -165,9 +165,9 @@ class Batch(Sequence[Sample]):
     step
         The iteration that trains on it.
     positions
-        Of its clips in the stream of clips over all processes.
+        Positions of its clips in the stream of clips over all processes.
     indices
-        Of its videos.
+        Indices of its videos.
     seed, samples
         As in `Sample`.
     """
@@ -192,7 +192,7 @@ class Batch(Sequence[Sample]):
 
 
 def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = None) -> Batch:
-    """Return the samples of a step: those of one rank, or with None those of all the schedule's processes in order.
+    """Return the samples of a step: those of one rank, or with None those of all processes in order of rank.
 
     >>> from pymultigrid import Schedule, Shape, mini_batch
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
@@ -203,7 +203,7 @@ def mini_batch(schedule: Schedule, step: Step, *, seed: int, rank: int | None = 
     Raises
     ------
     ValueError
-        The seed is not in [0, 2**64), or the rank none of the schedule's processes; or the schedule has no ``samples``.
+        The seed is not in [0, 2**64), the rank is not one of the schedule's, or the schedule has no ``samples``.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a Schedule; write Schedule(shape, samples=...)")

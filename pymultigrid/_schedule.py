@@ -1,4 +1,4 @@
-"""The schedule: which mini-batch shape, learning-rate scale and sampling grid at which iteration."""
+"""The schedule: the mini-batch shape, learning-rate scale and sampling grid of each iteration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PUBLIC = ("baseline_epochs", "processes", "samples", "shape")
 
 @final
 class Schedule:
-    """A multigrid schedule is to training what `range` is to a loop: immutable, sized, sliceable, item i computed.
+    """A sequence of training steps, as `range` is one of numbers: immutable, sized, sliceable; item i is computed.
 
     >>> from pymultigrid import Schedule, Shape
     >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196), processes=8)
@@ -36,31 +36,32 @@ class Schedule:
     shape
         The mini-batch of the training you have today, per process: the *baseline*. It is also the largest shape.
     samples
-        Videos in the data set. With `iterations` it may be left out, to plan: an epoch is one baseline iteration then,
-        and which video is where in the stream (`sample`) is not known.
+        Number of videos in the data set. With `iterations` it may be left out for planning: an epoch is then one
+        iteration of the baseline, and `sample` can't say which video is where in the stream.
     epochs, iterations
-        Length of the baseline's training: one of them. `Phases` have a length of their own.
+        Length of the baseline's training; pass one of the two. `Phases` bring their own length.
     lr_drops
         Where the baseline's learning rate drops, in the unit of its length.
     processes
-        Number of processes that train together; `shape.b` stays per process.
+        Number of processes that train together; `shape.b` is per process.
     plan
         How the shape varies: `Cycles` (the paper's), `Phases` (a list of your own) or `Progressive` (resizing).
     batch_growth
         How much of a coarse clip's saving goes into a larger batch: batch ~ (ratio of cells) ** batch_growth.
-        1 as the paper; 0 keeps the batch, and coarse steps are cheaper instead.
+        1 as in the paper; 0 keeps the batch, which makes coarse steps cheaper instead.
     lr_scaling
-        "linear" (the paper), "sqrt" or "none", in the batch of the long cycle.
+        How the learning rate follows the batch of the long cycle: "linear" (as in the paper), "sqrt" or "none".
     multiple_of, frames_multiple_of, batch_multiple_of
-        Heights and widths, frames and batches are rounded to multiples of these (patch size, total stride).
+        Heights and widths, frames, and batches are rounded to multiples of these (patch size, total stride).
     costs
-        {(t, h, w): cost of a clip, in any unit} for every clip of the schedule, as `report.costs` of a preflight. Each
-        batch is then the largest that costs no more than the baseline's. None: a clip costs its t x h x w.
+        {(t, h, w): cost of a clip, in any unit} for every clip size of the schedule, such as a preflight's
+        `report.costs`. Each batch is then the largest that costs no more than the baseline's. None: a clip costs
+        t x h x w.
 
     Raises
     ------
     ValueError
-        A size, length or drop is out of its range, or arguments do not go together; the message says what to do.
+        A size, length or drop is out of its range, or arguments conflict; the message says what to do.
     TypeError
         An argument is of the wrong kind.
 
@@ -167,7 +168,7 @@ class Schedule:
         return self._window(window)
 
     def epoch(self, number: int) -> Schedule:
-        """Return the steps whose first clip lies in epoch `number`, from 0, for loops that think in epochs.
+        """Return the steps whose first clip lies in epoch `number`, counted from 0, for loops over epochs.
 
         >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10, lr_drops=(5,))
         >>> sum(len(schedule.epoch(e)) for e in range(schedule.num_epochs)) == len(schedule)
@@ -182,10 +183,10 @@ class Schedule:
     def sample(self, position: int, *, seed: int) -> int:
         """Return which of the `samples` videos is at `position` of the stream of clips.
 
-        Each epoch is another permutation: ``position // samples`` is the epoch, and every video is seen once in it.
+        Each epoch (``position // samples``) is its own permutation, in which every video appears once.
         """
         if not self._counted:
-            raise ValueError("the schedule was made without samples=; pass the number of videos to know which is where")
+            raise ValueError("the schedule was made without samples=; pass the number of videos to look one up")
         return _core.shuffled(position, self.samples, seed)
 
     @property
@@ -195,7 +196,7 @@ class Schedule:
 
     @property
     def stop(self) -> int:
-        """The index after the last step: ``range(start, stop)`` are the steps."""
+        """The index after the last step: the steps are ``range(start, stop)``."""
         return self._range.stop
 
     @property
@@ -204,10 +205,10 @@ class Schedule:
         return self._window(range(len(self._laid)))
 
     def without_multigrid(self) -> Schedule:
-        """Return the schedule of the training without multigrid, all of it at the full shape.
+        """Return the schedule of training without multigrid, at the full shape throughout.
 
-        It is the baseline to compare with, and where clips of the full shape come from; see
-        `pymultigrid.torch.precise_bn`.
+        Use it as the baseline to compare with, or to read clips of the full shape, as `pymultigrid.torch.precise_bn`
+        needs.
 
         >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10)
         >>> baseline = schedule.without_multigrid()
@@ -219,11 +220,11 @@ class Schedule:
         plan = Cycles(long=None, short=None)
         return Schedule(self.shape, **length, lr_drops=self.lr_drops, processes=self.processes, plan=plan)
 
-    # -- what it is ----------------------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------------------
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of the whole schedule, also of a slice."""
+        """The stages of the whole schedule, also for a slice."""
         return self._stages
 
     @property
@@ -243,13 +244,13 @@ class Schedule:
 
     @property
     def lr_drops(self) -> tuple[float, ...]:
-        """Where the baseline's learning rate drops, in its epochs."""
+        """Where the baseline's learning rate drops, in the baseline's epochs."""
         clock = self._plan.clock
         return tuple(a.baseline_epoch for a, b in pairwise(clock) if a.lr_stage < b.lr_stage)
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of `samples` videos that the whole schedule touches: the range of `epoch`."""
+        """Number of epochs of `samples` videos, complete or not, in the whole schedule: the range of `epoch`."""
         return self._laid.at(len(self._laid) - 1).first // self.samples + 1
 
     @property
@@ -306,7 +307,7 @@ class Schedule:
         return Schedule.from_dict, (self.to_dict(),)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the schedule as JSON-ready numbers: the plan itself, so no later release changes a run that resumes.
+        """Return the schedule as JSON-ready values: the plan itself, so that no later release changes a resumed run.
 
         >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10)
         >>> Schedule.from_dict(schedule.to_dict()) == schedule
@@ -337,14 +338,14 @@ class Schedule:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Schedule:
-        """Make the schedule that `to_dict` described, or refuse what is damaged or of another version."""
+        """Make the schedule from the dict of `to_dict`; raise ValueError if that is damaged or of another version."""
         if not isinstance(state, Mapping):
             raise TypeError(f"state ({reprlib.repr(state)}) must be what Schedule.to_dict returned")
         if "version" not in state:
             raise ValueError("state has no 'version'; it must be what Schedule.to_dict returned")
         version = state["version"]
         if version != _VERSION:
-            move = "it is from before the first release: plan again" if version == 1 else "update it"
+            move = "it is from before the first release; plan again" if version == 1 else "update it"
             raise ValueError(f"state has version {version!r}; this pymultigrid reads {_VERSION}: {move}")
         try:
             return cls._restored(**{name: value for name, value in state.items() if name != "version"})
@@ -364,7 +365,7 @@ class Schedule:
         start: int,
         stop: int,
     ) -> Schedule:
-        """Make a schedule from the items of its state."""
+        """Make a schedule from the items of its dict."""
         plan = Plan(
             stages=[PlannedStage(**{**stage, "shapes": [Shape(*s) for s in stage["shapes"]]}) for stage in stages],
             clock=[ClockStretch(**stretch) for stretch in clock],
@@ -377,7 +378,7 @@ class Schedule:
         return whole._window(range(start, stop))
 
     def with_processes(self, processes: int) -> Schedule:
-        """Return the same global batches over another number of processes: b becomes b x old / new.
+        """Return a schedule with the same global batches on another number of processes: b becomes b x old / new.
 
         >>> schedule = Schedule(Shape(4, 8, 32, 32), samples=100, epochs=10, processes=2)
         >>> print(schedule.with_processes(4).shape)

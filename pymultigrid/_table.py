@@ -23,7 +23,7 @@ _HEADER = (
 def stage_table(stages: Sequence[Stage], full: Shape) -> str:
     """Format stages as a text table.
 
-    `compute` is a stage's share of the run, `memory` its dearest step relative to the baseline's.
+    `compute` is a stage's share of the run, `memory` its most expensive step relative to the baseline's.
     """
     total = sum(stage.cells for stage in stages)
     rows = [
@@ -44,6 +44,6 @@ def stage_table(stages: Sequence[Stage], full: Shape) -> str:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Return a line per row, its cells under each other."""
+    """Return one line per row, with the columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,4 +1,4 @@
-"""Grids over a whole video for evaluation, and over the frames alone that were read of it."""
+"""Grids over a whole video for evaluation, and grids over only the frames that were read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def view_grids(
     segments: bool = False,
     beyond: Literal["error", "clamp", "loop"] = "error",
 ) -> list[Grid]:
-    """Return the grids of a video for evaluation: `clips` x `crops` of them, with nothing random.
+    """Return a video's `clips` x `crops` grids for evaluation, with nothing random.
 
     >>> from pymultigrid import Shape, view_grids
     >>> grids = view_grids(Shape(8, 32, 224, 224), (300, 256, 340), crops=3)
@@ -27,23 +27,23 @@ def view_grids(
     ([0.0, 42.0, 84.0], 134.0)
 
     With the extent F x H x W and the clip t x h x w, clip i of n begins at frame floor(i (F - stride t) / (n - 1)), or
-    floor((F - stride t) / 2) where there is one. The crops are the largest box of h : w that fits, placed likewise over
+    floor((F - stride t) / 2) if n is 1. The crops are the largest boxes of aspect h : w that fit, placed likewise along
     the longer side.
 
     Parameters
     ----------
     shape
-        Of the clips, mostly the schedule's ``shape``; its batch plays no part.
+        The shape of the clips, usually the schedule's ``shape``; its batch is ignored.
     extent
         The video's (frames, height, width).
     clips, crops
-        How many, spread evenly over time, and over the longer side.
+        Number of clips, spread evenly over time, and of crops, spread evenly over the longer side.
     stride
         The temporal stride in source frames.
     segments
-        One frame from the middle of each of t equal parts instead of a stride, for models trained so.
+        Take one frame from the middle of each of t equal parts instead of a stride, for models trained that way.
     beyond
-        A video with too few frames is an ``"error"``, ``"clamp"`` repeats its last frame, ``"loop"`` starts it again.
+        With too few frames: ``"error"``, ``"clamp"`` to the last frame, or ``"loop"`` from the first again.
 
     Raises
     ------
@@ -60,5 +60,5 @@ def view_grids(
 
 
 def picked(grid: Grid) -> Grid:
-    """Return `grid` over the frames that it picks, in its order: the grid on ``video.read(grid.frames(length))``."""
+    """Return `grid` on the frames that it picks, in that order: the grid for ``video.read(grid.frames(length))``."""
     return Grid(Axis(0, grid.t.size, grid.t.size), grid.h, grid.w)

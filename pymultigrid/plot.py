@@ -1,4 +1,4 @@
-"""Drawing a schedule, as the paper's Figure 2, and what its shapes were measured to cost."""
+"""Drawings of a schedule, as in the paper's Figure 2, and of the measured costs of its shapes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def draw_schedule(
     Parameters
     ----------
     schedule
-        The whole of it is drawn, also of a slice.
+        The schedule; for a slice, too, the whole schedule is drawn.
     path
-        Where to save it; the suffix (png, svg, pdf) chooses the format.
+        Where to save the picture; the suffix (png, svg, pdf) chooses the format.
     lr
         The learning rate of a step, for the lower panel. None: ``step.lr_scale``, times 0.1 for each LR drop passed.
 
@@ -55,7 +55,7 @@ def draw_schedule(
     Notes
     -----
     Source: Wu et al. 2020, Figure 2. An iteration costs about the same at every shape, so the horizontal axis is also
-    compute. Stacked colours are a short cycle: its iterations take turns between these heights.
+    compute. Stacked colours are a short cycle: its iterations alternate between these heights.
     """
     figure = Figure(figsize=(8, 4.2), dpi=150, layout="constrained")
     shapes, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
@@ -112,7 +112,7 @@ def draw_lr(axes: Axes, schedule: Schedule, lr: Callable[[Step], float] | None =
 
 
 def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Draw what each shape and each stage was measured to cost, and save the picture to `path` if given.
+    """Draw the measured cost of each shape and each stage, and save the picture to `path` if given.
 
     >>> from pymultigrid import Report, Schedule, Shape, ShapeCost
     >>> from pymultigrid.plot import draw_report
@@ -126,7 +126,7 @@ def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> F
     report
         What `pymultigrid.torch.preflight` or `pymultigrid.keras.preflight` returned.
     path
-        Where to save it; the suffix (png, svg, pdf) chooses the format.
+        Where to save the picture; the suffix (png, svg, pdf) chooses the format.
 
     Raises
     ------
@@ -231,5 +231,5 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     kinds = figure.canvas.get_supported_filetypes()
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in kinds:
-        raise ValueError(f"path ({os.fspath(path)}) must end in one of {', '.join(sorted(kinds))}; write schedule.png")
+        raise ValueError(f"path ({os.fspath(path)}) must end in one of {', '.join(sorted(kinds))}; pass 'schedule.png'")
     figure.savefig(path)

@@ -120,13 +120,13 @@ def test_plot(tmp_path):
         (["8x32x224x224", "--iterations", "9", "--phases", "3"], "'3' must be epochs:sizes, as in 90:16x256x256"),
         (
             ["8x32x224x224", "--iterations", "9", "--start", "1x1"],
-            "--start is no option of this plan, which takes --long",
+            "--start is not an option of this plan, which takes --long",
         ),
         (
             ["8x32x224x224", "--progressive", "--cycles", "1"],
-            "--cycles is no option of this plan, which takes --progressive",
+            "--cycles is not an option of this plan, which takes --progressive",
         ),
-        (["8x32x224x224", "--phases", "1:4x8x8", "--progressive"], "--progressive is no option of this plan"),
+        (["8x32x224x224", "--phases", "1:4x8x8", "--progressive"], "--progressive is not an option of this plan"),
         (["8x32x224x224", "--phases", "1:4x8x8", "--samples", "9", "--epochs", "2"], "both choose the length"),
         (["8x32x224x224", "--epochs", "9", "--samples", "9", "--lr-drops", "3,2"], "the drops must increase"),
     ],

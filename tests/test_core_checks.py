@@ -134,7 +134,7 @@ def test_a_damaged_pickle_is_refused():
             ValueError,
             "iterations (1099511627776) must be at most",
         ),
-        (lambda: Schedule(Shape(1, 8, 8, 8), samples=2**36, epochs=1), ValueError, "at most 4294967296 are counted"),
+        (lambda: Schedule(Shape(1, 8, 8, 8), samples=2**36, epochs=1), ValueError, "at most 4294967296 are supported"),
         (
             lambda: Schedule(Shape(8, 8, 32, 32), samples=9, epochs=9, plan=Cycles(short=[0.5] * 10**5)),
             ValueError,

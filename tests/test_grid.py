@@ -236,7 +236,7 @@ def test_values():
         ({"segments": True, "beyond": "loop"}, 'leave out stride (1) and beyond="loop"'),
         ({"flip": 1.5}, "flip (1.5) must be a probability in [0, 1]"),
         ({"short_side": (256, 320), "area": (0.1, 1)}, "short_side and area both choose the box; pass one of them"),
-        ({"aspect": (1, 2)}, "aspect needs area; pass area=(0.08, 1.0), say"),
+        ({"aspect": (1, 2)}, "aspect needs area; pass area=(0.08, 1.0), for example"),
         ({"area": (0.5, 1.5)}, "area (0.5, 1.5) must be a rising pair above 0 and at most 1"),
         ({"short_side": (320, 256)}, "short_side (320, 256) must be a rising pair above 0"),
         ({"short_side": (128, 160)}, "short_side (128, 160) must begin at the baseline's crop (224) or above"),

@@ -149,7 +149,7 @@ def test_what_is_dear_is_noted():
     found = report(schedule, **{str(s): {"seconds": 1.0, "bytes": 1e6} for s in planned(schedule)})
     assert "note" not in str(found)
     found = report(schedule, **{str(s): {"seconds": 1.0 + (s.t == 4), "bytes": 1e6} for s in planned(schedule)})
-    assert "note: dearer than their share: 64x4x45x45, up to 2.00 times the full mini-batch" in str(found)
+    assert "note: costing more than their share: 64x4x45x45, up to 2.00 times the full mini-batch" in str(found)
     assert found.warnings == ()
 
 
@@ -164,5 +164,5 @@ def test_workers_that_keep_up():
     schedule = plan(plan=Cycles(short=None))
     found = report(schedule, **{str(s): {"read_seconds": 0.1} for s in planned(schedule)})
     most = max(0.1 / seconds(s) for s in planned(schedule))
-    assert f"data: {math.ceil(most)} workers keep up with every shape; {FULL} asks the most" in str(found)
+    assert f"data: {math.ceil(most)} workers keep up with every shape; {FULL} needs the most" in str(found)
     assert "read by one" in str(found)

@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
     [
         (VIDEO[0], SIZE, {}, "video is 20x30x3; it must be T x H x W x C, or B x T x H x W x C"),
         ([VIDEO[0]], SIZE, {}, "videos[0] is 20x30x3; in a list every video must be T x H x W x C"),
-        ([], SIZE, {}, "videos is empty; give at least one video"),
+        ([], SIZE, {}, "videos is empty; pass at least one video"),
         (VIDEO[:0], SIZE, {}, "video is 0x20x30x3 (T x H x W x C); no axis may be empty"),
         ([VIDEO, VIDEO[..., :2]], SIZE, {}, "videos[1] has 2 channels and videos[0] 3"),
         (VIDEO, (2, 0, 9), {}, "grid.h.size (0) must be at least 1"),
@@ -31,7 +31,7 @@ NAN, INF = float("nan"), float("inf")
             [VIDEO] * 3,
             [Grid(ONE, ONE, ONE)] * 2,
             {},
-            "grids has 2 grids for 3 videos; give one for all or one for each",
+            "grids has 2 grids for 3 videos; pass one for all or one for each",
         ),
         (
             [VIDEO] * 2,
@@ -48,7 +48,7 @@ NAN, INF = float("nan"), float("inf")
             VIDEO,
             SIZE,
             {"mean": [1, 2]},
-            "mean has 2 values and the video 3 channels; give one number or one per channel",
+            "mean has 2 values and the video 3 channels; pass one number or one per channel",
         ),
         (VIDEO, SIZE, {"mean": NAN}, "mean (nan) must be finite"),
         (VIDEO, SIZE, {"mean": [123.7, 116.3, 103.5], "std": 58.4}, "divide mean and std by 255, too"),
@@ -56,7 +56,12 @@ NAN, INF = float("nan"), float("inf")
         (VIDEO, SIZE, {"std": 0.5, "dtype": "uint8"}, "std needs a float dtype: uint8 output is not normalised"),
         (VIDEO.astype("f4"), SIZE, {"dtype": "uint8"}, "video is float and dtype uint8"),
         (VIDEO, SIZE, {"threads": 0}, "threads (0) must be at least 1"),
-        (VIDEO, SIZE, {"out": np.empty((3, 2, 8, 8), "f4")}, "out is 3x2x8x8; the clips are 3x2x8x9: allocate that"),
+        (
+            VIDEO,
+            SIZE,
+            {"out": np.empty((3, 2, 8, 8), "f4")},
+            "out is 3x2x8x8; the clips are 3x2x8x9: pass an array of that shape",
+        ),
         (VIDEO, SIZE, {"out": np.empty((3, 2, 9, 8), "f4").swapaxes(2, 3)}, "out must be C-contiguous"),
         (VIDEO, (4, 20, 30), {"out": VIDEO, "layout": "THWC"}, "out overlaps video in memory"),
     ],
@@ -76,7 +81,7 @@ def test_axes_that_cannot_be(axis):  # refused by the axis or by resample
 @pytest.mark.parametrize(
     ("video", "grid", "options", "message"),
     [
-        ("clip.mp4", SIZE, {}, "video is a str; give an array: NumPy, or anything with __dlpack__"),
+        ("clip.mp4", SIZE, {}, "video is a str; pass an array: NumPy, or anything with __dlpack__"),
         (None, SIZE, {}, "video is a NoneType"),
         (
             VIDEO.astype("f8"),
@@ -91,7 +96,12 @@ def test_axes_that_cannot_be(axis):  # refused by the axis or by resample
         (VIDEO, [Grid(ONE, ONE, ONE), 3], {}, "grids[1] must be a Grid"),
         (VIDEO, SIZE, {"mean": "grey"}, "mean must be a number or one number per channel"),
         (VIDEO, SIZE, {"out": [0.0]}, "out is a list"),
-        (VIDEO, SIZE, {"dtype": SIZE}, "dtype ((2, 8, 9)) must be a NumPy dtype or its name; pass 'float16', say"),
+        (
+            VIDEO,
+            SIZE,
+            {"dtype": SIZE},
+            "dtype ((2, 8, 9)) must be a NumPy dtype or its name; pass 'float16', for example",
+        ),
     ],
 )
 def test_wrong_kinds(video, grid, options, message):
@@ -110,7 +120,7 @@ def test_read_only_input_and_output(tmp_path):
     assert np.array_equal(resample(mapped, SIZE), want)
     out = np.zeros_like(want)
     out.flags.writeable = False
-    with pytest.raises(ValueError, match=r"out is read-only.*; give an array that can be written"):
+    with pytest.raises(ValueError, match=r"out is read-only.*; pass an array that can be written"):
         resample(VIDEO, SIZE, out=out)
 
 
@@ -138,7 +148,7 @@ def test_dlpack(versioned):
 def test_a_capsule_that_does_not_say_whether_it_may_be_written():
     """Before DLPack 1.0 a capsule has no read-only flag: the array's buffer says it, or it is not written."""
     out = np.zeros_like(resample(VIDEO, SIZE))
-    with pytest.raises(ValueError, match="out is read-only, or does not say that it is not; give"):
+    with pytest.raises(ValueError, match="out is read-only, or does not say that it is writable; pass"):
         resample(VIDEO, SIZE, out=Exported(out, False))
     assert not out.any()
 

@@ -42,14 +42,14 @@ def test_a_sample_compares_as_its_index():
 
 
 def test_a_sample_is_no_key():
-    with pytest.raises(TypeError, match=re.escape("a Sample can't be a key: the same video comes again on another")):
+    with pytest.raises(TypeError, match=re.escape("a Sample can't be a key: the same video is read again on")):
         {}.get(SAMPLE)
     with pytest.raises(TypeError, match=re.escape("a Sample can't be a key")):
         functools.cache(lambda sample: 0)(SAMPLE)
 
 
 def test_a_sample_is_no_plain_number():
-    said = "write one of your own, whose __getitem__(sample) takes item sample.index of it"
+    said = "wrap it in one of your own, whose __getitem__(sample) takes item sample.index of it"
     with pytest.raises(TypeError, match=re.escape(said)):
         int(SAMPLE)
     with pytest.raises(TypeError, match=re.escape(said)):
@@ -65,9 +65,13 @@ def test_a_sample_is_no_plain_number():
 @pytest.mark.parametrize(
     ("options", "short", "said"),
     [
-        ({}, 15, "fewer than the clip's 16 frames x stride 1 = 16 of the full shape, which training comes to"),
-        ({"stride": 3}, 47, "fewer than the clip's 16 frames x stride 3 = 48 of the full shape, which training comes"),
-        ({"segments": True}, 15, "fewer than the 16 segments of the full shape, which training comes to"),
+        ({}, 15, "fewer than the clip's 16 frames x stride 1 = 16 of the full shape, which training reaches later"),
+        (
+            {"stride": 3},
+            47,
+            "fewer than the clip's 16 frames x stride 3 = 48 of the full shape, which training reaches",
+        ),
+        ({"segments": True}, 15, "fewer than the 16 segments of the full shape, which training reaches later"),
     ],
 )
 def test_a_short_video_is_refused_at_every_step(options, short, said):

@@ -146,14 +146,22 @@ def test_a_phase_of_ones_own_keeps_to_the_measured_budget():
 @pytest.mark.parametrize(
     ("costs", "error", "message"),
     [
-        ({}, ValueError, "costs is empty; pass None for a batch by sampling points"),
+        ({}, ValueError, "costs is empty; pass None to count sampling points"),
         ({(8, 112): 1.0}, TypeError, "costs ({(8, 112): 1.0}) must map each clip's (t, h, w) to a number"),
         ({(8, 112, 112.5): 1.0}, TypeError, "must map each clip's (t, h, w) to a number"),
         ([1.0], TypeError, "costs ([1.0]) must map each clip's (t, h, w) to a number"),
         ({(32, 224, 224): 0.0}, ValueError, "costs has 0 for a clip of 32x224x224; a cost must be above 0 and finite"),
         ({(32, 224, 224): math.nan}, ValueError, "costs has nan for a clip of 32x224x224"),
-        ({(8, 112, 112): 1.0}, ValueError, "costs has no clip of 32x224x224; it must have every clip of the schedule"),
-        ({(32, 224, 224): 1.0}, ValueError, "costs has no clip of 32x112x112; it must have every clip of the schedule"),
+        (
+            {(8, 112, 112): 1.0},
+            ValueError,
+            "costs has no clip of 32x224x224; it must have every clip size of the schedule",
+        ),
+        (
+            {(32, 224, 224): 1.0},
+            ValueError,
+            "costs has no clip of 32x112x112; it must have every clip size of the schedule",
+        ),
     ],
 )
 def test_refuses(costs, error, message):

@@ -206,7 +206,7 @@ def test_a_state_that_lacks_a_name_is_refused(part):
 def test_states_of_other_versions_are_refused_by_name():
     state = kinetics().to_dict()
     for version, message in (
-        (1, "state has version 1; this pymultigrid reads 2: it is from before the first release: plan again"),
+        (1, "state has version 1; this pymultigrid reads 2: it is from before the first release; plan again"),
         (3, "state has version 3; this pymultigrid reads 2: update it"),
         (None, "state has version None; this pymultigrid reads 2: update it"),
     ):

@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=keras.layers.Layer)
 class SubBatchNormalization(keras.layers.BatchNormalization):
     """``keras.layers.BatchNormalization`` whose training statistics are those of `splits` parts of the mini-batch.
 
-    A coarse stage's mini-batch is up to 8 times larger; normalised as a whole its statistics would be less noisy than
+    A coarse stage's mini-batch is up to 8 times larger. Normalised as a whole, its statistics would be less noisy than
     the baseline's, and that noise is part of the recipe. `MultigridCallback` sets `splits` while `fit` runs.
 
     >>> import keras
@@ -44,26 +44,25 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
     """
 
     splits: int = 1
-    """Sub-batches of the next training call. No weight, and no part of the configuration."""
+    """Sub-batches of the next training call. Neither a weight nor part of the configuration."""
     traced: int = 0
-    """What `splits` was in the last call that ran in Python; where a trace runs instead, it keeps that number."""
+    """The value of `splits` in the last call that ran in Python; a trace that runs instead keeps that number."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if not _plain(self):
             raise ValueError(
-                "SubBatchNormalization takes neither synchronized=True nor renorm=True, which have statistics of their "
-                "own; leave them out, or keep keras.layers.BatchNormalization"
+                "SubBatchNormalization takes neither synchronized=True nor renorm=True, which have their own "
+                "statistics; leave them out, or keep keras.layers.BatchNormalization"
             )
 
     @classmethod
     def convert(cls, model: Model) -> Model:
         """Make every batch normalization in `model` a sub-batch one, in place, and return the model.
 
-        The layers stay the same objects with the same weights, whatever kind of model holds them, built or not:
-        optimizers don't notice. Subclasses of Keras' layer and those with ``synchronized`` or ``renorm`` are left
-        alone, and a warning names them. A model that is saved keeps the kind; `revert` it first for a file that needs
-        no pymultigrid.
+        The layers stay the same objects with the same weights, in any kind of model, built or not, so optimizers are
+        not affected. Subclasses of Keras' layer and those with ``synchronized`` or ``renorm`` are left alone, and a
+        warning names them. A saved model keeps the class; `revert` it first for a file that does not need pymultigrid.
         """
         for layer in model._flatten_layers():
             if cls.converts(layer):
@@ -71,7 +70,7 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
             elif isinstance(layer, keras.layers.BatchNormalization) and not isinstance(layer, cls):
                 warnings.warn(
                     f"{layer.name} ({type(layer).__name__}) keeps the statistics of the whole mini-batch: convert "
-                    "takes keras.layers.BatchNormalization alone, without synchronized=True and renorm=True; if the "
+                    "takes only keras.layers.BatchNormalization, without synchronized=True and renorm=True; if the "
                     "class is yours, derive it from SubBatchNormalization",
                     stacklevel=2,
                 )
@@ -93,7 +92,7 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
         return model
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise B x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
+        """Normalise B x ...; in training, each of `splits` sub-batches of the B clips with its own statistics."""
         object.__setattr__(self, "traced", self.splits)
         if not (training and self.trainable) or self.splits == 1:
             return super().call(inputs, training=training, mask=mask)
@@ -129,7 +128,7 @@ class SubBatchNormalization(keras.layers.BatchNormalization):
         return ops.cast(out, self.compute_dtype)
 
     def _sub_batches(self, x: Any, cells: list[int]) -> Any:
-        """Return the sub-batch of each clip; where a clip has one value alone, a sub-batch has two clips at least."""
+        """Return the sub-batch of each clip; if a clip has only one value, a sub-batch has at least two clips."""
         shape = ops.shape(x)
         clips, values = shape[0], 1
         for axis in cells:

@@ -1,4 +1,4 @@
-"""Mini-batches for `model.fit` and for loops of one's own, read in threads, each compared with its step."""
+"""Mini-batches for `model.fit` and for your own loops, read in threads, each compared with its step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pymultigrid._sample import Batch, Sample, mini_batch
 from pymultigrid.keras._callback import MultigridCallback
 
 Read = Callable[[Sequence[Sample]], Any]
-# Mini-batches that Keras may read to build the model, before it calls any callback: JAX reads one ahead.
+# Mini-batches that Keras may read to build the model before it calls any callback; JAX reads one ahead.
 _BEFORE = 2 if keras.backend.backend() == "jax" else 1
 
 
@@ -30,7 +30,7 @@ def batches(
     rank: int | None = None,
     workers: int | None = None,
 ) -> Any:
-    """Return mini-batches, read as you like: what `VideoDataset.training` is made of.
+    """Return mini-batches that your own `read` reads; `VideoDataset.training` uses this.
 
     >>> import numpy as np
     >>> from pymultigrid import Schedule, Shape, resample
@@ -44,12 +44,12 @@ def batches(
     >>> for step, (clips, labels_of_clips) in batches(schedule, read):
     ...     assert clips.shape == (*tuple(step.shape), 3)
 
-    Made of a `MultigridCallback` they are for the `fit` that has it in ``callbacks``, and for no other: each time `fit`
-    iterates them they begin where training is, also in a model that was loaded or that BackupAndRestore restores. On
-    TensorFlow they are a `tf.data.Dataset` with open axes (`fit` would take the first two mini-batches' sizes for
-    fixed); on JAX and PyTorch a `keras.utils.PyDataset`, in the schedule's order whatever ``fit(shuffle=)`` says.
+    With a `MultigridCallback`, they are for the `fit` that has it in ``callbacks``, and for no other: each time `fit`
+    iterates over them they begin where training is, also in a model that was loaded or that BackupAndRestore restores.
+    On TensorFlow they are a `tf.data.Dataset` with open axes (`fit` would assume that the first two mini-batches' sizes
+    are fixed); on JAX and PyTorch a `keras.utils.PyDataset`, in the schedule's order whatever ``fit(shuffle=)`` says.
 
-    Made of a schedule they are for a loop of your own: an iterable of (step, mini-batch) with NumPy arrays, from the
+    With a schedule, they are for your own loop: an iterable of (step, mini-batch) with NumPy arrays, from the
     schedule's first step on.
 
     Parameters
@@ -57,11 +57,11 @@ def batches(
     steps
         The callback that `fit` gets, or a schedule.
     read
-        From a sequence of samples to (clips, labels) or (clips, labels, weights), NumPy arrays or structures of them;
-        it is called in threads. Clips have five axes, in Keras' image data format, and the T, H, W of the samples'
-        step; of several arrays with five axes one has to, so that other pathways may see fewer frames.
+        Maps a sequence of samples to (clips, labels) or (clips, labels, weights), NumPy arrays or structures of them;
+        called in threads. Clips have five axes, in Keras' image data format, and the T, H, W of the samples' step; of
+        several arrays with five axes only one has to, so that other pathways may get fewer frames.
     seed
-        The run's, in [0, 2**64): it decides the order of the videos and every grid.
+        The run's seed, in [0, 2**64): it decides the order of the videos and every grid.
     rank
         Which of the schedule's ``processes`` this is. None reads for all of them: one process that feeds all devices,
         as under ``tf.distribute.MirroredStrategy`` or ``keras.distribution.DataParallel``.
@@ -71,8 +71,8 @@ def batches(
     Raises
     ------
     ValueError
-        The seed or rank is out of its range, or the schedule has no ``samples``; on reading, a mini-batch that is not
-        its step's, or `fit` without the callback.
+        The seed or rank is out of its range, or the schedule has no ``samples``; while reading, a mini-batch is not its
+        step's, or `fit` runs without the callback.
     """
     multigrid = steps if isinstance(steps, MultigridCallback) else None
     schedule = steps.schedule if isinstance(steps, MultigridCallback) else steps
@@ -83,7 +83,7 @@ def batches(
     workers = default_threads() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers ({workers}) must be at least 1: the threads that read")
-    mini_batch(schedule, schedule[0], seed=seed, rank=rank)  # refuses a wrong seed or rank here
+    mini_batch(schedule, schedule[0], seed=seed, rank=rank)  # refuses a wrong seed or rank now
 
     def ahead(rest: Schedule) -> ReadAhead:
         return ReadAhead(read, (mini_batch(schedule, step, seed=seed, rank=rank) for step in rest), workers)
@@ -96,7 +96,7 @@ def batches(
 
     if keras.backend.backend() != "tensorflow":
         return FitBatches(stream)
-    import tensorflow as tf  # Keras' own backend here; no other part of the adapter needs it
+    import tensorflow as tf  # the backend of Keras here; no other part of the adapter needs it
 
     parts = [mini_batch(schedule, step, seed=seed, rank=rank)[:1] for step in _unlike(schedule)]
     return tf.data.Dataset.from_generator(stream, output_signature=_signature([checked(read, x) for x in parts]))
@@ -126,7 +126,7 @@ def _signature(unlike: list[Any]) -> Any:
 
 
 def _stream(multigrid: MultigridCallback, ahead: Callable[[Schedule], ReadAhead]) -> Iterator[Any]:
-    """Yield the mini-batches that `fit` trains next, and let its callback know of each."""
+    """Yield the mini-batches that `fit` trains next, and report each to its callback."""
     training = multigrid._running
     try:
         for number, (step, batch) in enumerate(ahead(multigrid.schedule if training is None else training.rest)):
@@ -153,12 +153,12 @@ def _unlike(schedule: Schedule) -> list[Step]:
 
 
 def _open(arrays: Sequence[Any]) -> tuple[tuple[int | None, ...], Any]:
-    """Return the shape of arrays of unlike steps with the axes open that differ, and that of the mini-batch; dtype."""
+    """Return the shape of arrays of unlike steps, with None for the batch and all axes that differ, and their dtype."""
     sizes = zip(*(np.shape(array)[1:] for array in arrays), strict=True)
     return (None, *(each[0] if len(set(each)) == 1 else None for each in sizes)), np.asarray(arrays[0]).dtype
 
 
-# -- what is read ------------------------------------------------------------------------------------------------------
+# -- reading ------------------------------------------------------------------------------------------------------
 
 
 def checked(read: Read, samples: Batch) -> Any:
@@ -186,7 +186,7 @@ def _check_array(name: str, array: Any, samples: Batch) -> None:
     if shape is None or not len(shape):
         raise TypeError(
             f"read returned {name} with {array!r} in them, which is not an array; return NumPy arrays with one entry "
-            "for each sample (np.asarray makes one of a list)"
+            "for each sample (np.asarray makes one from a list)"
         )
     if shape[0] != len(samples):
         raise ValueError(

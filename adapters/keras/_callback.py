@@ -32,26 +32,25 @@ class MultigridCallback(keras.callbacks.Callback):
     >>> int(model.optimizer.iterations) == len(schedule), history.history["lr_scale"][-1]
     (True, 1.0)
 
-    While a step is trained, the optimizer's learning rate is scaled for it: a number, or a Keras learning-rate schedule
-    read on the baseline's clock (`ScaledLR`); and every `SubBatchNormalization` of the model is split as the step asks,
-    in ``max(1, step.base.b // base)`` sub-batches. Between steps both are as you left them: what other callbacks read,
-    set, reduce or save is your own, wherever in the list they are, and nothing is left behind when `fit` ends, raises
-    or is interrupted. After the schedule's last step `fit` ends.
+    While a step is trained, the optimizer's learning rate (a number, or a Keras learning-rate schedule on the
+    baseline's clock, see `ScaledLR`) is scaled for it, and every `SubBatchNormalization` of the model is split into
+    ``max(1, step.base.b // base)`` sub-batches. Between steps both are as you left them: other callbacks read, set,
+    reduce or save your own values, in any order of the list, and everything is restored when `fit` ends, raises or is
+    interrupted. After the schedule's last step `fit` ends.
 
     The logs get ``b``, ``t``, ``h``, ``w`` and ``lr_scale`` of the last step, and at the end of an epoch its learning
-    rate ``lr``: progress bar, History, CSVLogger and TensorBoard show them, as far as they are listed after this
-    callback.
+    rate ``lr``. Progress bar, History, CSVLogger and TensorBoard show them if they are listed after this callback.
 
-    Each step is compared with what was trained: mini-batches that are not the step's, that were not made of this
-    callback, or more than one update of the optimizer are refused.
+    Each step is checked against what was trained: mini-batches that are not the step's or were not made with this
+    callback, and more than one update of the optimizer, are refused.
 
-    An epoch of `fit` is a fixed number of steps, since Keras knows no other; any ``epochs`` with
+    An epoch of `fit` is a fixed number of steps, because Keras supports no other; any ``epochs`` with
     ``steps_per_epoch=math.ceil(len(schedule) / epochs)`` trains the whole schedule.
 
     Parameters
     ----------
     schedule
-        The steps that the data has, whole or a slice. Training is at the step ``optimizer.iterations``.
+        The steps of the data, the whole schedule or a slice. Training is at the step ``optimizer.iterations``.
     base
         Clips of a sub-batch, with respect to the long cycle.
 
@@ -59,15 +58,14 @@ class MultigridCallback(keras.callbacks.Callback):
     ------
     ValueError
         When `fit` begins: ``steps_per_execution`` is not 1, the optimizer accumulates gradients, a batch norm was not
-        converted, `fit` would end before the schedule, ``optimizer.iterations`` is no step of the schedule, or the
+        converted, `fit` would end before the schedule, ``optimizer.iterations`` is not a step of the schedule, or the
         learning rate is scaled for another schedule. In a step: it is not the schedule's.
 
     Warns
     -----
     UserWarning
-        When `fit` begins: a batch norm's kind has no sub-batches, or its momentum is for more steps than there are.
-        After it: the optimizer, with the learning-rate schedule that it was trained with here, is trained without
-        multigrid.
+        When `fit` begins: a batch norm's class has no sub-batches, or its momentum is for more steps than there are.
+        After it: the optimizer is trained without multigrid, with the learning-rate schedule of this training.
 
     Notes
     -----
@@ -89,14 +87,14 @@ class MultigridCallback(keras.callbacks.Callback):
 
     @property
     def _running(self) -> TrainFunction | None:
-        """The training that goes on, for the data that were made of this callback; None outside of `fit`."""
+        """The training in progress, for the data made with this callback; None outside `fit`."""
         training = self._training
         return training if training is not None and training.running and training.index >= 0 else None
 
     # -- what Keras calls ----------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Refuse what cannot be trained; other callbacks may still restore the model."""
+        """Refuse a model that cannot be trained; other callbacks may still restore it."""
         if self._training is not None and self._training.running and self._of is self.params:
             self._training = None
             raise ValueError("callbacks has the same MultigridCallback twice; list it once")
@@ -106,7 +104,7 @@ class MultigridCallback(keras.callbacks.Callback):
         self._training = TrainFunction(self.model, self.schedule, base=self.base)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Find where training is, once every callback has restored what it restores."""
+        """Find where training is, after every callback has restored its state."""
         assert self._training is not None
         if self._training.index < 0:
             self._training.index = self._trained(self._training.iterations())
@@ -133,14 +131,14 @@ class MultigridCallback(keras.callbacks.Callback):
             logs.update(_logged(self._training.last), lr=self._training.last_rate())
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Give up what was traced."""
+        """Discard the traces."""
         assert self._training is not None
         self._training.end()
 
-    # -- what it refuses -----------------------------------------------------------------------------------------------
+    # -- checks -----------------------------------------------------------------------------------------------
 
     def _trained(self, index: int) -> int:
-        """Return how many steps the optimizer has made, which must be a step of the schedule."""
+        """Return the number of the optimizer's steps, which must be a step of the schedule."""
         first, last = self.schedule[0].index, self.schedule[-1].index
         if index > last:
             raise ValueError(

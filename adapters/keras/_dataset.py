@@ -75,7 +75,7 @@ class VideoDataset(VideoFiles):
         _check_labels(labels)
         layout = "THWC" if keras.config.image_data_format() == "channels_last" else "CTHW"
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "layout": layout}
-        resample(np.zeros((1, 1, 1, 3), "uint8"), (1, 1, 1), **self.output)  # refuses wrong values here
+        resample(np.zeros((1, 1, 1, 3), "uint8"), (1, 1, 1), **self.output)  # refuses wrong values now
 
     def __repr__(self) -> str:
         return self._line(**self.output)
@@ -83,8 +83,8 @@ class VideoDataset(VideoFiles):
     def training(self, steps: MultigridCallback | Schedule, **options: Any) -> Any:
         """Return mini-batches for ``model.fit``: (clips, labels), each clip on its sample's grid.
 
-        `steps` is the callback that `fit` gets, or for a loop of your own the schedule, which gives (step, mini-batch);
-        it and the options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
+        `steps` is the callback that `fit` gets or, for your own loop over (step, mini-batch), the schedule; it and the
+        options ``seed=``, ``rank=`` and ``workers=`` are those of `batches`.
         """
         schedule = steps.schedule if isinstance(steps, MultigridCallback) else steps
         if isinstance(schedule, Schedule):  # `batches` refuses what is neither
@@ -138,7 +138,7 @@ class VideoViews(Views, keras.utils.PyDataset):
 
 
 def _stack(labels: Sequence[Any]) -> Any:
-    """Make arrays of labels: one for each entry of a tuple or dictionary."""
+    """Stack labels into arrays, one for each entry of a tuple or dictionary."""
     first = labels[0]
     if isinstance(first, Mapping):
         return {name: _stack([label[name] for label in labels]) for name in first}

@@ -1,4 +1,4 @@
-"""What a model has to have for a multigrid training, told before the first step."""
+"""Checks of a model for multigrid training, made before the first step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_norms(model: Any, schedule: Schedule, *, base: int) -> None:
 
 
 def _check_kinds(norms: list[Any]) -> None:
-    """Tell of batch norms that would take the statistics of a whole coarse mini-batch."""
+    """Refuse or warn of batch norms that would take the statistics of a whole coarse mini-batch."""
     plain = [x.name for x in norms if SubBatchNormalization.converts(x)]
     if plain:
         raise ValueError(
@@ -59,7 +59,7 @@ def _check_kinds(norms: list[Any]) -> None:
 
 
 def _check_momentum(norms: list[Any], schedule: Schedule) -> None:
-    """Tell of moving statistics that the schedule's few steps do not move far enough."""
+    """Warn of moving statistics that the schedule's few steps do not move far enough."""
     steps, baseline = len(schedule), schedule.baseline_iterations
     slow = [x for x in norms if x.momentum**steps > LEFT] if steps < baseline else []
     if slow:

@@ -16,10 +16,10 @@ from pymultigrid._clock import Clock
 
 @keras.saving.register_keras_serializable("pymultigrid")
 class ScaledLR(schedules.LearningRateSchedule):
-    """A Keras learning-rate schedule written for the baseline, made right for a multigrid schedule.
+    """Adapts a Keras learning-rate schedule that was written for the baseline to a multigrid schedule.
 
-    `MultigridCallback` puts it around the optimizer's own schedule, or number, while a step is trained; it is for loops
-    of your own too.
+    `MultigridCallback` puts it around the optimizer's own schedule, or number, while a step is trained. You can use it
+    in your own loops, too.
 
     >>> import keras
     >>> from pymultigrid import Schedule, Shape
@@ -34,10 +34,10 @@ class ScaledLR(schedules.LearningRateSchedule):
 
         lr(i) = f(floor(s.progress * N)) * s.lr_scale
 
-    where i is ``optimizer.iterations``, so a run that resumes needs nothing. At a learning-rate drop of the schedule
-    the clock is exact: the first step of the new LR stage reads the baseline's first iteration that begins at or after
-    it, ``ceil(e * samples / global batch)`` for a drop at epoch e. (Keras' PiecewiseConstantDecay drops *after* its
-    boundary: give it that number minus 1.) After the last step the learning rate stays.
+    where i is ``optimizer.iterations``, so a run that resumes needs nothing else. At a learning-rate drop of the
+    schedule the clock is exact: the first step of the new LR stage is at the baseline's first iteration that begins at
+    or after it, ``ceil(e * samples / global batch)`` for a drop at epoch e. (Keras' PiecewiseConstantDecay drops
+    *after* its boundary: pass it that number minus 1.) After the last step the learning rate stays.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ class ScaledLR(schedules.LearningRateSchedule):
         Any Keras learning-rate schedule that counts iterations; or a number, a variable or a function without
         arguments, as Keras' optimizers have.
     schedule
-        The steps that will be trained; a slice counts as the whole that it is of.
+        The steps that will be trained; a slice counts as its whole schedule.
 
     Raises
     ------
     TypeError
-        `policy` is neither, or `schedule` is no Schedule.
+        `policy` is neither, or `schedule` is not a Schedule.
     ValueError
-        `policy` is scaled already.
+        `policy` is already scaled.
 
     Warns
     -----
@@ -109,7 +109,7 @@ class ScaledLR(schedules.LearningRateSchedule):
 
 
 def _check_length(policy: Any, schedule: Schedule) -> None:
-    """Tell of a policy that is written for another clock: of multigrid's steps, or of epochs."""
+    """Warn of a policy that is written for another clock: that of multigrid's steps, or of epochs."""
     baseline = schedule.baseline_iterations
     name, about = type(policy).__name__, "a policy is read on the clock of the baseline"
     if type(policy) is schedules.PiecewiseConstantDecay:

@@ -1,4 +1,4 @@
-"""A model's train function with the step's learning rate and sub-batches in place while it runs, and only then."""
+"""A model's train function that runs with the step's learning rate and sub-batches in place."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pymultigrid.keras._batch_norm import SubBatchNormalization
 from pymultigrid.keras._scaled_lr import ScaledLR
 
 Function = Callable[..., Any]
-# Under this name the shapes of the mini-batch, as the model saw it, ride in what a train step returns.
+# The key under which a train step returns the mini-batch's shapes, as the model saw them.
 _SHAPES = "pymultigrid_shapes"
 
 
 class TrainFunction:
-    """What `fit` calls in each step, in place of the model's own train function: one for each `fit`.
+    """Replaces the model's own train function in each step; there is one for each `fit`.
 
-    While a step is trained the optimizer's learning rate is scaled and every `SubBatchNormalization` split; between
-    steps both are the user's. What Keras traces has the number of sub-batches for a constant, so there is a train
-    function of Keras' for each. A call without `announce` comes from a training without multigrid, and gets the
-    model's own train function.
+    While a step is trained, the optimizer's learning rate is scaled and every `SubBatchNormalization` is split; between
+    steps both are the user's. The number of sub-batches is a constant in what Keras traces, so there is a Keras train
+    function for each number. A call without `announce` comes from training without multigrid, and gets the model's own
+    train function.
     """
 
     index = -1
@@ -34,9 +34,9 @@ class TrainFunction:
     last: Step | None = None
     """The step that was trained last."""
     read = -1
-    """The step that the callback's data have come to."""
+    """The last step that the callback's data have read."""
     error: Exception | None = None
-    """Why they ended, if they did: TensorFlow would say it in words of its own."""
+    """The error that ended the data, if any, because TensorFlow would replace it with its own."""
 
     def __init__(self, model: Any, schedule: Schedule, *, base: int) -> None:
         self.schedule = schedule
@@ -54,7 +54,7 @@ class TrainFunction:
 
     @property
     def running(self) -> bool:
-        """Whether the `fit` that this function was made for goes on; an exception may have ended it without a word."""
+        """Whether the `fit` that this function was made for is running; an exception may have ended it unnoticed."""
         return not self._ended and getattr(self.model, "history", None) is self._fit
 
     @property
@@ -63,16 +63,16 @@ class TrainFunction:
         return self.schedule[self.index - self.schedule[0].index :]
 
     def announce(self) -> None:
-        """Stand where `fit` looks for its train function: the next call trains the next step."""
+        """Install this as the model's train function; the next call trains the next step."""
         if not len(self.rest):
             raise RuntimeError(
-                "the schedule is over and fit goes on, for a callback has set stop_training to False; leave it as it is"
+                "the schedule is over but fit continues, because a callback has set stop_training to False; leave it"
             )
         self._announced = True
         self.model.train_function = self
 
     def end(self) -> None:
-        """Forget what was traced; what is called from now on is a training without multigrid."""
+        """Discard the traces; later calls are training without multigrid."""
         self._announced, self._ended = False, True
         self._functions.clear()
 
@@ -82,7 +82,7 @@ class TrainFunction:
         return float(ops.copy(self._scaled(self.last.index)))
 
     def iterations(self, state: Any = None) -> int:
-        """Return what the optimizer has counted; on JAX, in the middle of an epoch, its `state` has it."""
+        """Return the optimizer's count of steps; on JAX, in the middle of an epoch, it is in `state`."""
         return int(float(ops.copy(self.optimizer.iterations if state is None else state[2][self._counter()])))
 
     def __call__(self, *args: Any) -> Any:
@@ -121,10 +121,10 @@ class TrainFunction:
     @contextmanager
     def _in_place(self, step: Step, state: Any) -> Iterator[Function]:
         """Scale the learning rate and split batch norm for a step; yield the function that is traced with both."""
-        # Past the optimizer's own __setattr__, which would track what is here for a moment.
+        # Bypasses the optimizer's __setattr__, which would track the temporary value.
         attributes = vars(self.optimizer)
         if attributes["_learning_rate"] is not self._own:
-            self._functions.clear()  # the user has put in another, and what was traced has the one before
+            self._functions.clear()  # the user has set another one, and the traces have the previous one
             self._scale(attributes["_learning_rate"])
         splits = self.splits(step)
         try:
@@ -150,12 +150,12 @@ class TrainFunction:
         attach(self.model, state)
         self.model.make_train_function(force=True)
         if state is not None:
-            self.model._jax_state_synced = False  # the values are `fit`'s again
+            self.model._jax_state_synced = False  # the values belong to `fit` again
         function: Function = self.model.train_function
         return function
 
     def _scale(self, own: Any) -> None:
-        """Make the scaled learning rate of the optimizer's `own`."""
+        """Make the scaled learning rate from the optimizer's `own`."""
         if isinstance(own, ScaledLR) and own.schedule != self.schedule.whole:
             raise ValueError(
                 f"the optimizer's learning rate is scaled for another schedule, {own.schedule!r}, not for "
@@ -166,7 +166,7 @@ class TrainFunction:
         self._scaled = own if isinstance(own, ScaledLR) else ScaledLR(own, self.schedule)
 
     def _plain(self, *args: Any) -> Any:
-        """Train without multigrid, as `fit` would have if this function were not there."""
+        """Train without multigrid, as `fit` would without this function."""
         self.end()
         model = self.model
         model.train_function = None
@@ -181,10 +181,10 @@ class TrainFunction:
             )
         return model.train_function(*args)
 
-    # -- what is checked -----------------------------------------------------------------------------------------------
+    # -- checks -----------------------------------------------------------------------------------------------
 
     def _told(self, function: Function, *args: Any) -> Any:
-        """Call a train function, and raise what has ended the data as it was raised there."""
+        """Call a train function; if the data ended with an error, raise that error."""
         try:
             return function(*args)
         except Exception:
@@ -193,7 +193,7 @@ class TrainFunction:
             raise
 
     def _watched(self, function: Function) -> Function:
-        """Return a train function for its first call: a layer that is not called then keeps an older trace."""
+        """Return a train function for its first call, which refuses a layer that keeps an older trace."""
 
         def first_call(*args: Any) -> Any:
             before = [layer.traced for layer in self.norms]
@@ -264,7 +264,7 @@ class TrainFunction:
             base.apply = apply
 
     def _counted(self, step: Step, state: Any) -> Any:
-        """See to it that the step is counted once; return JAX's state with that."""
+        """Ensure that the step is counted once; return JAX's state with the count."""
         made = self.iterations(state) - step.index
         if made == 1:
             return state
@@ -280,7 +280,7 @@ class TrainFunction:
                 "optimizer.iterations, which says what step training is at, must count one; call optimizer.apply once "
                 "in a train_step"
             )
-        # LossScaleOptimizer has skipped gradients that overflowed; the clips are read all the same.
+        # LossScaleOptimizer has skipped gradients that overflowed, but the clips have been read.
         if state is None:
             self.optimizer.iterations.assign(step.index + 1)
             return state
@@ -289,7 +289,7 @@ class TrainFunction:
         return (*state[:2], variables, *state[3:])
 
     def _counter(self) -> int:
-        """Return the place of the optimizer's counter in what JAX passes from step to step."""
+        """Return the index of the optimizer's counter in the state that JAX passes from step to step."""
         places = enumerate(self.model.optimizer.variables)
         return next(place for place, variable in places if variable is self.optimizer._iterations)
 
@@ -306,10 +306,10 @@ def attach(model: Any, state: Any) -> None:
 
 @contextmanager
 def _noting_shapes(model: Any) -> Iterator[None]:
-    """Have the model's train step note what it sees; the user's own may be the class's or the object's."""
+    """Make the model's train step record the shapes it sees; the user's own may be on the class or the object."""
     attributes = vars(model)
     own, train_step = attributes.get("train_step"), model.train_step
-    # A new function each time: JAX looks traces up by it, and model.train_step would bring back those of other splits.
+    # A new function each time: JAX looks up traces by it, and would find those of other splits under model.train_step.
     attributes["train_step"] = lambda *args: _noted(train_step(*args), args[-1])
     try:
         yield
@@ -329,7 +329,7 @@ def _noted(done: Any, data: Any) -> Any:
         return done
     axes = (0, 1, 2, 3) if keras.config.image_data_format() == "channels_last" else (0, 2, 3, 4)
     shapes: Any = [[ops.shape(x)[axis] for axis in axes] for x in clips]
-    if backend == "tensorflow":  # open axes are tensors there; under tf.distribute their mean is taken
+    if backend == "tensorflow":  # open axes are tensors there; tf.distribute takes their mean
         shapes = ops.cast(ops.convert_to_tensor(shapes), "float32")
     else:
         shapes = np.array(shapes, "float32")

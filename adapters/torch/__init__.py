@@ -1,6 +1,6 @@
 """pymultigrid for PyTorch: sampler, data set, learning rate, sub-mini-batch BN and `resample` for tensors.
 
-One loop uses them all; with ``lr = ScaledLR(any_scheduler, schedule)`` and a `VideoDataset`::
+A loop that uses them all, with ``lr = ScaledLR(any_scheduler, schedule)`` and a `VideoDataset`::
 
     for step, (clips, labels) in Loader(dataset, schedule):
         with sub_batches(model, step):

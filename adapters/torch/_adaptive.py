@@ -8,12 +8,12 @@ from torch.optim import Optimizer
 
 from pymultigrid import Schedule
 
-# Of torch; and others by their names (Adam8bit, FusedAdam, AdamW of transformers, Lion).
+# torch's optimizers, and others by their names (Adam8bit, FusedAdam, AdamW of transformers, Lion).
 _KINDS = ("RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "LAMB", "Lamb")
 
 
 def scaled_linearly(optimizer: Optimizer, schedule: Schedule) -> str | None:
-    """Return what is to be said of an adaptive optimizer whose rate is scaled with the batch; None where it is not."""
+    """Return a warning about an adaptive optimizer whose rate is scaled linearly with the batch, or None."""
     inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
     name = type(inner).__name__
     if not any("Adam" in kind.__name__ or kind.__name__ in _KINDS for kind in type(inner).__mro__):

@@ -11,11 +11,11 @@ from pymultigrid import Step
 
 
 def disagreement(batch: Any, step: Step) -> str | None:
-    """Return how the clips of `batch` differ from ``step.shape``; None where they agree or there are none to be seen.
+    """Return how the clips of `batch` differ from ``step.shape``; None if they agree or no clips are found.
 
-    Clips are looked for among all tensors of four axes and more, in tuples, lists and dicts. One that has the step's
-    clips first and its frames, height and width after that is enough: pathways with fewer frames, masks and the like
-    may lie beside it. Where there are none (features, token ids), there is nothing to compare.
+    All tensors of four axes and more in tuples, lists and dicts count as clips. One that has the step's number of clips
+    first and its frames, height and width after that is enough, because pathways with fewer frames, masks and the like
+    may accompany it. If there are none (features, token ids), nothing is compared.
     """
     shapes = list(_shapes(batch))
     if not shapes or any(_fits(shape, step) for shape in shapes):
@@ -29,7 +29,7 @@ def disagreement(batch: Any, step: Step) -> str | None:
 
 
 def _shapes(batch: Any) -> Iterator[tuple[int, ...]]:
-    """Give the shapes of tensors and arrays with four axes and more, and of clips that are not yet resampled."""
+    """Yield the shapes of tensors and arrays with four axes and more, and of clips that are not yet resampled."""
     for leaf in tree_leaves(batch):
         shape = getattr(leaf, "shape", None)
         if isinstance(shape, tuple) and len(shape) >= 4:

@@ -19,33 +19,33 @@ from pymultigrid.torch._unconverted import as_torch_fuses, leave_out, listed, un
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_REVERT = "give it a copy of the trained model with torch's own, SubBatchNorm.revert(copy.deepcopy(model)).eval()"
+_REVERT = "pass a copy of the trained model with torch's own layers, SubBatchNorm.revert(copy.deepcopy(model)).eval()"
 
-# What a step gives a layer; no part of a copy or of a pickle that is made inside of the step.
+# What a step sets on a layer. It is left out of copies and pickles that are made inside the step.
 _OF_THE_STEP = ("splits", "ranks", "clips", "_trained_in_steps")
 
 
 class SubBatchNorm(_BatchNorm):
-    """What SubBatchNorm1d, 2d and 3d share; for ``isinstance``, not to be built."""
+    """The base class of SubBatchNorm1d, 2d and 3d; for ``isinstance``, not to be built."""
 
     plain: ClassVar[type[_BatchNorm]]
     splits: int = 1
-    """Sub-batches of the next training forward. No part of the state; `sub_batches` sets it."""
+    """Sub-batches of the next training forward. Not part of the state; `sub_batches` sets it."""
     ranks: int = 1
-    """Processes that share the statistics of the next training forward, at least. No part of the state, likewise."""
+    """Minimum number of processes that share the statistics of the next training forward. Likewise not in the state."""
     clips: int = 0
-    """Clips of the step that is trained; 0 outside of `sub_batches`. No part of the state, likewise."""
+    """Clips of the current step; 0 outside `sub_batches`. Likewise not in the state."""
 
     @classmethod
     def convert(cls, model: Model) -> Model:
         """Make every batch norm in `model` a sub-batch one, in place, and return the model.
 
-        ``SubBatchNorm.convert`` takes those of 1, 2 and 3 dimensions, ``SubBatchNorm3d.convert`` its own alone. The
-        modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys: optimizers, EMA
-        copies and DDP wrappers don't notice.
+        ``SubBatchNorm.convert`` converts those of 1, 2 and 3 dimensions, ``SubBatchNorm3d.convert`` only its own. The
+        modules stay the same objects with the same parameters, buffers, hooks and `state_dict` keys, so optimizers, EMA
+        copies and DDP wrappers are not affected.
 
-        What has a forward of its own is left alone and named in a warning: subclasses of torch's classes, norms that
-        are parametrized already, SyncBatchNorm.
+        Layers with their own forward are left alone and named in a warning: subclasses of torch's classes, norms that
+        are already parametrized, SyncBatchNorm.
 
         >>> import torch
         >>> from pymultigrid.torch import SubBatchNorm
@@ -80,13 +80,13 @@ class SubBatchNorm(_BatchNorm):
     def revert(cls, model: Model) -> Model:
         """Undo `convert`, in place, and return the model; the running statistics stay.
 
-        Export, quantization and ``torch.jit.script`` know torch's classes alone: give them a copy that is reverted,
+        Export, quantization and ``torch.jit.script`` support only torch's classes: pass them a reverted copy,
         ``SubBatchNorm.revert(copy.deepcopy(model))``.
 
         Raises
         ------
         ValueError
-            A layer was parametrized or sharded after `convert`, which made it a class of its own.
+            A layer was parametrized or sharded after `convert`, which changed its class.
         """
         kinds = tuple(cls._concrete())
         found = {n: module for n, module in model.named_modules() if isinstance(module, kinds)}
@@ -113,7 +113,7 @@ class SubBatchNorm(_BatchNorm):
         raise RuntimeError(f"torch.jit.script can't take a {type(self).__name__}: {_REVERT}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise B x C x ...; in training with the statistics of each of `splits` sub-batches of the B clips."""
+        """Normalise B x C x ...; in training, each of `splits` sub-batches of the B clips with its own statistics."""
         if _is_traced(input):
             raise RuntimeError(f"torch.fx can't trace a {type(self).__name__}: {_REVERT}")
         if not self.training:
@@ -128,7 +128,7 @@ class SubBatchNorm(_BatchNorm):
             self._track(mean, var, count)
             return out
         batch, cells = input.shape[0], math.prod(input.shape[2:])
-        # Every sub-batch needs two values per channel to have a variance; of maps without a cell there are none.
+        # Every sub-batch needs two values per channel to have a variance. Maps without cells have none.
         splits = min(self.splits, batch if cells > 1 else batch // 2)
         if splits <= 1 or not cells:
             return super().forward(input)
@@ -137,7 +137,7 @@ class SubBatchNorm(_BatchNorm):
         return self._one_by_one(input, splits)
 
     def _check_step(self, batch: int) -> None:
-        """Refuse another number of clips than the step has, and warn, once a layer, of training without a step."""
+        """Refuse another number of clips than the step has, and warn, once per layer, of training without a step."""
         if self.clips and batch % self.clips:
             raise ValueError(
                 f"a batch norm sees {batch} clips, and the step has {self.clips}: train each mini-batch of the "
@@ -147,23 +147,23 @@ class SubBatchNorm(_BatchNorm):
             )
         if not self.clips and self.__dict__.get("_trained_in_steps") and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
-                f"a {type(self).__name__} runs again in a backward() outside of sub_batches, where its step is no "
-                "longer known: with activation checkpointing call backward() inside of sub_batches(model, step); a "
+                f"a {type(self).__name__} runs again in a backward() outside sub_batches, where its step is no longer "
+                "known: with activation checkpointing call backward() inside sub_batches(model, step); a "
                 "LightningModule does that in its own backward (docs/torch.md, Lightning). To train without a "
                 "schedule, SubBatchNorm.revert(model)"
             )
         if not self.clips and self.splits == 1 and self.__dict__.get("_converted") and torch.is_grad_enabled():
             del self.__dict__["_converted"]
             warnings.warn(
-                "a training forward of a SubBatchNorm outside of sub_batches(model, step): the mini-batch is "
+                "a training forward of a SubBatchNorm outside sub_batches(model, step): the mini-batch is "
                 "normalised as a whole, which for a coarse step is not the baseline's batch norm; put the forward and "
-                "backward inside of it",
+                "backward inside it",
                 RuntimeWarning,
                 stacklevel=4,
             )
 
     def _folded(self, x: Tensor, splits: int) -> Tensor:
-        """Normalise with the sub-batches as channels, without a copy: clip i * splits + s is in sub-batch s."""
+        """Normalise with sub-batches folded into channels, without a copy: clip i * splits + s is in sub-batch s."""
         channels = splits * x.shape[1]
         weight, bias = (p if p is None else p.repeat(splits) for p in (self.weight, self.bias))
         # With momentum 1 the "running" statistics are the batch's own.
@@ -172,10 +172,10 @@ class SubBatchNorm(_BatchNorm):
         out = F.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps)
         spread, centre = torch.var_mean(mean.view(splits, -1), 0, correction=0)
         self._track(centre, var.view(splits, -1).mean(0).add_(spread))
-        return out.reshape(x.shape)  # a view, but under vmap
+        return out.reshape(x.shape)  # a view, except under vmap
 
     def _one_by_one(self, x: Tensor, splits: int) -> Tensor:
-        """Normalise runs of clips, which keeps any memory format; each weighs by its clips in the statistics."""
+        """Normalise runs of consecutive clips, which keeps any memory format; statistics are weighted by clips."""
         small, larger = divmod(len(x), splits)
         parts = x.split([small + 1] * larger + [small] * (splits - larger))
         mean, var = (self._blank(x, splits * x.shape[1]).view(splits, -1) for _ in range(2))
@@ -188,14 +188,14 @@ class SubBatchNorm(_BatchNorm):
         return out
 
     def _blank(self, x: Tensor, channels: int) -> Tensor:
-        """Return zeros to take statistics, of the precision that torch wants beside these weights."""
+        """Return zeros for statistics, in the precision that torch requires beside these weights."""
         if self.running_mean is not None:
             return self.running_mean.new_zeros(channels)
         exact = torch.promote_types(x.dtype, torch.float32)
         return x.new_zeros(channels, dtype=exact if self.weight is None else self.weight.dtype)
 
     def _track(self, mean: Tensor, var: Tensor, count: Tensor | None = None) -> None:
-        """Move the running statistics towards those of the whole batch, where it had values, as torch does."""
+        """Move the running statistics towards those of the whole batch, as torch does; not if it had no values."""
         running_mean, running_var = self.running_mean, self.running_var
         if not self.track_running_stats or running_mean is None or running_var is None:
             return
@@ -225,8 +225,8 @@ class SubBatchNorm2d(SubBatchNorm, nn.BatchNorm2d):
 class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     """``torch.nn.BatchNorm3d`` whose training statistics are those of `splits` equal parts of the mini-batch.
 
-    A coarse stage's mini-batch is up to 8 times larger; normalised as a whole its statistics would be less noisy than
-    the baseline's, and that noise is part of the recipe.
+    A coarse stage's mini-batch is up to 8 times larger. Normalised as a whole, it would have less noisy statistics than
+    the baseline, and that noise is part of the recipe.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -242,14 +242,14 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     1
 
     The arguments, parameters, buffers and `state_dict` keys are torch's; with ``splits == 1``, and in evaluation, so is
-    the result. Each training forward moves the running statistics towards, over the sub-batches,
+    the result. Each training forward moves the running statistics towards the following, over the sub-batches,
 
         mean = average of the means,   var = average of the variances + variance of the means
 
     (torch's unbiased variances), so that evaluation is right at any moment.
 
-    Where `splits` does not divide the mini-batch, the first sub-batches take one clip more and each weighs by its
-    clips; where a sub-batch would have no variance (fewer than two values per channel) there are fewer of them.
+    If `splits` does not divide the mini-batch, the first sub-batches take one clip more and each is weighted by its
+    clips. If a sub-batch would have no variance (fewer than two values per channel), there are fewer of them.
 
     With ``ranks > 1`` the statistics are those of the clips of that many processes, as in ``torch.nn.SyncBatchNorm``,
     on CPUs too.
@@ -257,8 +257,8 @@ class SubBatchNorm3d(SubBatchNorm, nn.BatchNorm3d):
     Notes
     -----
     Source: Wu et al. 2020, section 3.1 ("batch normalization"). In a contiguous batch sub-batch s holds the clips
-    i * splits + s, as in the authors' code; in a channels-last batch, or where `splits` does not divide it, clips that
-    follow one another, which keeps the memory format.
+    i * splits + s, as in the authors' code; in a channels-last batch, or if `splits` does not divide it, it holds
+    consecutive clips, which keeps the memory format.
     """
 
     plain = nn.BatchNorm3d
@@ -270,9 +270,9 @@ def _is_traced(input: object) -> bool:
 
 @contextmanager
 def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -> Iterator[int]:
-    """Give these layers the splits of a step for the ``with``; `sub_batches` is this, and what it checks."""
+    """Set the splits of a step on these layers inside the ``with``; `sub_batches` adds the checks."""
     splits, ranks = max(1, step.base.b // base), sharing(-(-base // step.base.b))
-    # Past nn.Module.__setattr__, which looks for parameters and takes ten times as long.
+    # Bypasses nn.Module.__setattr__, which looks for parameters and takes ten times as long.
     before = [(vars(norm), norm.splits, norm.ranks, norm.clips) for norm in norms]
     for values, *_ in before:
         values["splits"], values["ranks"], values["clips"] = splits, ranks, clips
@@ -284,7 +284,7 @@ def splitting(norms: list[SubBatchNorm], step: Step, base: int, *, clips: int) -
 
 
 def norms_of(model: nn.Module) -> list[SubBatchNorm]:
-    """Find them anew for every step, so that nothing is out of date; `model.modules()` takes seven times as long."""
+    """Find the layers, at every step so that none is out of date; `model.modules()` takes seven times as long."""
     found: list[SubBatchNorm] = []
     modules: list[nn.Module | None] = [model]
     for module in modules:
@@ -296,9 +296,9 @@ def norms_of(model: nn.Module) -> list[SubBatchNorm]:
 
 
 def check_converted(model: nn.Module, norms: list[SubBatchNorm]) -> None:
-    """Refuse a model whose batch norms nobody has converted, and warn, once, of those that nobody was told of.
+    """Refuse a model whose batch norms were not converted, and warn once of those that no warning has named.
 
-    The layers note that they train in steps: a checkpoint that runs again outside of them is no longer theirs.
+    The layers record that they train in steps, so that they can refuse a checkpointed forward outside of one.
     """
     found = unconverted(model, SubBatchNorm)
     plain = tuple(ours.plain for ours in SubBatchNorm._concrete())

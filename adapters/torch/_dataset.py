@@ -1,4 +1,4 @@
-"""Videos on disk as a data set: each clip read on the grid that its step asks for."""
+"""A data set of video files that reads each clip on the grid of its step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Clips = Tensor | DecodedClips
 class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
     """Labelled video files, for ``Loader(dataset, schedule)``.
 
-    ``dataset[sample]`` reads the frames that the sample's grid needs and resamples them in one pass: (clip, label), the
-    clip C x T x H x W at the shape of the sample's step.
+    ``dataset[sample]`` reads the frames that the sample's grid needs, resamples them in one pass and returns
+    (clip, label), the clip C x T x H x W at the shape of the sample's step.
 
     >>> import av, numpy, tempfile
     >>> from pymultigrid import Schedule, Shape
@@ -47,8 +47,8 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
 
     A file is opened, and its frames counted, when it is first read; each worker does that once (keep them between
     epochs: ``persistent_workers=True``, or one loader for the whole schedule as above). Clips of one video in a batch
-    (see ``Loader(repeats=)``) are read together, each frame once. Labels are handed on as they are. A split by torch's
-    `random_split` is ``dataset.subset(part.indices)``.
+    (see ``Loader(repeats=)``) are read together, each frame once. Labels are returned unchanged. For a split by torch's
+    `random_split` use ``dataset.subset(part.indices)``.
 
     Parameters
     ----------
@@ -58,15 +58,15 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
-        Of the clips; ``torch.uint8`` leaves scaling and normalising to you, on the GPU say.
+        Of the clips; ``torch.uint8`` leaves scaling and normalising to you, for example on the GPU.
     resample_on
         ``"worker"``: clips are tensors. ``"device"``: a worker decodes and cuts, and ``clips.to(device)`` resamples on
-        that device, so that uint8 goes over the bus and the workers are free to decode; see `DecodedClips`.
+        that device, so that uint8 crosses the bus and the workers only decode; see `DecodedClips`.
 
     Raises
     ------
     TypeError
-        `dtype` is none of torch's that clips can have; on reading, an index is no `Sample`.
+        `dtype` is not a torch dtype that clips can have; on reading, an index is not a `Sample`.
 
     Notes
     -----
@@ -89,7 +89,7 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
             raise ValueError(f'resample_on ({resample_on!r}) must be "worker" or "device"')
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
         self.resample_on = resample_on
-        resample(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), (1, 1, 1), **self.output)  # refuses wrong values here
+        resample(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), (1, 1, 1), **self.output)  # refuses wrong values now
 
     def __repr__(self) -> str:
         return self._line(**self.output, resample_on=None if self.resample_on == "worker" else self.resample_on)
@@ -98,11 +98,11 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
         return self._read([sample])[0]
 
     def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Clips, Any]]:
-        """Return the items of a batch, as a DataLoader asks for them: every video is read once for all its clips."""
+        """Return the items of a batch, as a DataLoader requests them: every video is read once for all its clips."""
         if type(self).__getitem__ is VideoDataset.__getitem__:
             return self._read(samples)
         items = []
-        for sample in samples:  # a subclass has its own, and random numbers in it
+        for sample in samples:  # a subclass has its own __getitem__, which may draw random numbers
             with drawn_from(sample.own_seed):
                 items.append(self[sample])
         return items
@@ -127,7 +127,7 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
         return [read[place] for place in range(len(samples))]
 
     def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1) -> VideoViews:
-        """Return the same files for evaluation at `shape`, mostly ``schedule.shape``: ``[i]`` is (views, label).
+        """Return the same files for evaluation at `shape`, usually ``schedule.shape``: ``[i]`` is (views, label).
 
         See `VideoViews`; nothing is random, and ``stride``, ``segments`` and ``beyond`` are this data set's.
         """

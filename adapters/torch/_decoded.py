@@ -1,4 +1,4 @@
-"""Clips on their way to the device that resamples them."""
+"""Decoded clips that are resampled on the device they are moved to."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pymultigrid.torch._resample import resample
 
 @dataclass(frozen=True, eq=False)
 class DecodedClips:
-    """Clips that are decoded and not yet resampled: uint8 pixels, and the grids to read them on.
+    """Clips that are decoded but not yet resampled: uint8 pixels, and the grids to read them on.
 
-    What a `VideoDataset` with ``resample_on="device"`` gives in a clip's place: the frames that its grid picks, cut to
-    its box. They go through collation, ``pin_memory`` and workers as a tensor does, and `to` makes the tensor of them,
-    so the line ``clips = clips.to(device)`` of a loop stays as it is. On the CPU it is what resampling uncut frames
-    gives, but for the last place of a value where a weight rounds the other way:
+    A `VideoDataset` with ``resample_on="device"`` returns this in place of a clip: the frames that its grid picks, cut
+    to its box. It passes through collation, ``pin_memory`` and workers like a tensor, and `to` turns it into the
+    tensor, so the line ``clips = clips.to(device)`` of a loop does not change. On the CPU the result equals resampling
+    uncut frames, except for the last place of a value if a weight rounds the other way:
 
     >>> import torch
     >>> from pymultigrid import Axis, Grid
@@ -39,15 +39,15 @@ class DecodedClips:
     Parameters
     ----------
     pixels
-        Of all clips, one after the other: one tensor, so that one transfer moves them.
+        The pixels of all clips, one after the other, in one tensor, so that one transfer moves them.
     sizes
         Frames, height, width and channels of each clip's pixels.
     grids
-        Of each clip, over its pixels.
+        The grid of each clip, over its pixels.
     batch
         The axes before C x T x H x W: () for one clip, (B,) for a batch.
     output
-        How they are to be resampled: options of `pymultigrid.torch.resample`.
+        How to resample them: options of `pymultigrid.torch.resample`.
     """
 
     pixels: Tensor
@@ -60,7 +60,7 @@ class DecodedClips:
     def of(
         cls, videos: Sequence[Tensor], grids: Sequence[Grid], output: Mapping[str, Any], *, batch: tuple[int, ...]
     ) -> DecodedClips:
-        """Copy the boxes of videos T x H x W x C, as many as `batch` holds, each with the grid over it."""
+        """Copy the boxes of videos T x H x W x C, as many as `batch` holds, each with its grid."""
         boxes, moved = zip(*map(cut, videos, grids), strict=True)
         sizes = tuple(tuple(box.shape) for box in boxes)
         pixels = torch.empty(sum(map(math.prod, sizes)), dtype=torch.uint8)
@@ -76,7 +76,7 @@ class DecodedClips:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensor that `to` will give."""
+        """The shape of the tensor that `to` returns."""
         grid = self.grids[0]
         return torch.Size((*self.batch, self.sizes[0][-1], grid.t.size, grid.h.size, grid.w.size))
 
@@ -108,5 +108,5 @@ def _collate(clips: Sequence[DecodedClips], *, collate_fn_map: object = None) ->
     )
 
 
-# How torch's default_collate is taught a type, as its documentation says.
+# Registers the type with torch's default_collate, as its documentation describes.
 default_collate_fn_map[DecodedClips] = _collate

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from pymultigrid.torch._scaled_lr import ScaledLR
 
 _live: weakref.WeakKeyDictionary[ScaledLR, int] = weakref.WeakKeyDictionary()
-_numbers = count()  # an id() may come again
-# By model: what is live, with how many parameters, and which of these drive the model. Looking through the parameters
-# of a model takes as long as the rest of a step's bookkeeping.
+_numbers = count()  # an id() may be reused
+# By model: which ScaledLRs are live, with how many parameters, and which of them drive the model. Cached because a
+# search through a model's parameters takes as long as the rest of a step's bookkeeping.
 _driving: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def announce(lr: ScaledLR) -> None:
-    """Let `check_rates` know of a learning rate for as long as it lives."""
+    """Register a ScaledLR for `check_rates` for as long as it lives."""
     _live[lr] = next(_numbers)
 
 
 def scaling(lrs: Sequence[float | Tensor], optimizer: object) -> ScaledLR | None:
-    """Return the ScaledLR that has scaled the optimizer's rates to these, if there is one."""
+    """Return the ScaledLR that has scaled the optimizer's rates to `lrs`, if there is one."""
     for lr in _live:
         scaled = lr.current.lr_scale != 1 and lr.last_epoch < lr.schedule.stop
         if scaled and lr.optimizer is optimizer and [float(x) for x in lrs] == [float(x) for x in lr.get_last_lr()]:
@@ -37,12 +37,12 @@ def scaling(lrs: Sequence[float | Tensor], optimizer: object) -> ScaledLR | None
 
 
 def any_live() -> bool:
-    """Say whether there is any ScaledLR in this process."""
+    """Return whether there is any ScaledLR in this process."""
     return len(_live) > 0
 
 
 def check_rates(model: nn.Module, step: Step) -> None:
-    """Let every ScaledLR that drives parameters of `model` meet the step."""
+    """Let every ScaledLR that drives parameters of `model` check that it is at `step`."""
     live = {
         number: (sum(len(group["params"]) for group in lr.optimizer.param_groups), lr) for lr, number in _live.items()
     }

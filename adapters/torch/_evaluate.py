@@ -23,14 +23,14 @@ from pymultigrid.torch._processes import rank_and_processes
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation:
-    """What `evaluate` found: a row of scores for each video, in the order of the data set, on the CPU.
+    """The result of `evaluate`: a row of scores for each video, in the order of the data set, on the CPU.
 
     Raises
     ------
     ValueError
-        A label is none of the classes, or there are not as many labels as rows of scores.
+        A label is none of the classes, or the numbers of labels and of rows of scores differ.
     TypeError
-        The labels are no whole numbers, or the scores no videos x classes.
+        The labels are not whole numbers, or the scores are not videos x classes.
     """
 
     scores: Tensor
@@ -48,7 +48,7 @@ class Evaluation:
         return f"Evaluation(videos={videos}, classes={classes}, accuracy={self.accuracy():.3f})"
 
     def accuracy(self, k: int = 1) -> float:
-        """Return the share of videos whose label is among the `k` highest scores, in [0, 1]; NaN where a score is.
+        """Return the share of videos whose label is among the `k` highest scores, in [0, 1]; NaN if a score is NaN.
 
         >>> import torch
         >>> from pymultigrid.torch import Evaluation
@@ -62,7 +62,7 @@ class Evaluation:
         if not 1 <= _arguments.whole("k", k) <= classes:
             raise ValueError(f"k ({k}) must lie in [1, {classes}]: the scores are of {classes} classes")
         if self.scores.isnan().any():
-            return math.nan  # topk takes NaN for the highest score: it would be the share of the first classes
+            return math.nan  # topk takes NaN for the highest score, which would count the first classes
         hits = self.scores.topk(k, dim=1).indices == self.labels[:, None]
         return hits.any(1).double().mean().item()
 
@@ -76,7 +76,7 @@ def evaluate(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Score every video of `views` by the average over its views, at the full shape and with nothing random.
+    """Score every video of `views` by the average over its views, at the full shape, with nothing random.
 
     >>> import av, numpy, tempfile, torch
     >>> from pymultigrid import Schedule, Shape
@@ -97,35 +97,35 @@ def evaluate(
     (True, True)
 
     With x_v the views of a video and f the model, its scores are mean_v softmax(f(x_v)) in float32, or mean_v f(x_v)
-    with ``average="logits"``. The model is in evaluation mode meanwhile, without gradients, on the device of its first
-    parameter; afterwards every module's mode is what it was, also one that you had frozen. ``torch.autocast`` around
-    the call works as in training. No random number of torch's is drawn, so training goes on as it would have.
+    with ``average="logits"``. The model runs in evaluation mode, without gradients, on the device of its first
+    parameter; afterwards every module has its own mode again, also one that you had frozen. ``torch.autocast`` around
+    the call works as in training. Nothing is drawn from torch's generators, so training continues as it would have.
 
-    Where torch.distributed runs several processes all of them must call this. Each reads its share of the videos, runs
+    If torch.distributed runs several processes, all of them must call this. Each reads its share of the videos, runs
     the model equally often, as DDP and FSDP need, and gets all the scores, each video counted once.
 
     Parameters
     ----------
     model
-        B x C x T x H x W to logits, B x classes. Wrap one that takes or gives anything else in a module that does this.
+        Maps B x C x T x H x W to logits, B x classes. Wrap a model with other inputs or outputs in a module that does.
     views
-        What ``dataset.evaluation(shape, clips=, crops=)`` gives; the labels are whole numbers.
+        What ``dataset.evaluation(shape, clips=, crops=)`` returns; the labels must be whole numbers.
     average
         What is averaged over the views: probabilities, as SlowFast and VideoMAE report, or logits.
     batch_size
-        Clips in one forward. None: the shape's batch, which training has the memory for.
+        Clips in one forward. None: the shape's batch, which fits in memory if training does.
     num_workers
-        Of the data loader.
+        Workers of the data loader.
     progress
-        Show a progress bar on a terminal, where tqdm is installed.
+        Show a progress bar on a terminal, if tqdm is installed.
 
     Raises
     ------
     ValueError
-        `average` is another word, `batch_size` is below 1, the model does not give B x classes, a label is none of its
-        classes, or the ranks were given other numbers of videos or views.
+        `average` is neither, `batch_size` is below 1, the model does not return B x classes, a label is none of its
+        classes, or the ranks have different numbers of videos or views.
     TypeError
-        `views` is no `VideoViews`, or the labels are no whole numbers.
+        `views` is not a `VideoViews`, or the labels are not whole numbers.
 
     Warns
     -----
@@ -140,7 +140,7 @@ def evaluate(
     check_model(model)
     _arguments.flag("progress", progress)
     if not isinstance(views, VideoViews):
-        raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(shape) gives")
+        raise TypeError(f"views ({type(views).__name__}) must be what dataset.evaluation(shape) returns")
     if average not in ("softmax", "logits"):
         raise ValueError(f'average ({average!r}) must be "softmax" or "logits"')
     clips = views.shape.b if batch_size is None else _arguments.whole("batch_size", batch_size)
@@ -154,14 +154,15 @@ def evaluate(
             f"the ranks' (videos, clips, crops, batch_size) are {sizes.tolist()}; pass the same list of videos and the "
             "same arguments on every rank: each reads its share of the list"
         )
-    # Every process reads equally many videos; where they don't divide, the last ones read a video of another's.
+    # Every process reads equally many videos; if they don't divide, the last ones read a video of another process
+    # again.
     share = [(i + rank) % len(views) for i in range(0, len(views), processes)]
     loader = DataLoader(
         Subset(views, share),
         batch_size=max(1, clips // (views.clips * views.crops)),
         num_workers=_arguments.whole("num_workers", num_workers),
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # the loader's seed is not drawn from the generator of the training
+        generator=torch.Generator(),  # so that the loader's seed is not drawn from the training's generator
     )
     rows, answers = [], []
     with evaluating(model), torch.no_grad():
@@ -194,7 +195,7 @@ def _scores(model: nn.Module, clips: Tensor, average: str) -> Tensor:
 
 
 def _classes(labels: Any, scores: Tensor) -> Tensor:
-    """Return `labels` where each is one of the classes that `scores` has."""
+    """Return `labels`, or raise an error unless each is a class of `scores`."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
         raise TypeError(
             f"labels ({reprlib.repr(labels)}) must be whole numbers, one for each video; for others write the loop "
@@ -202,7 +203,7 @@ def _classes(labels: Any, scores: Tensor) -> Tensor:
         )
     videos, classes = scores.shape
     if len(labels) != videos:
-        raise ValueError(f"labels has {len(labels)} videos, and scores has {videos}; give one row for each label")
+        raise ValueError(f"labels has {len(labels)} videos, and scores has {videos}; pass one row for each label")
     beyond = labels[(labels < 0) | (labels >= classes)]
     if len(beyond):
         raise ValueError(
@@ -214,7 +215,7 @@ def _classes(labels: Any, scores: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, and each module's own mode again on exit."""
+    """Set evaluation mode, and restore each module's own mode on exit."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

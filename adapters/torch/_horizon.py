@@ -1,4 +1,4 @@
-"""How long a scheduler takes the training to be, where its attributes tell."""
+"""The length of training that a scheduler was made for, as far as its attributes tell."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pymultigrid import Schedule
 
-# A rate that falls below this share of the first one within the baseline was meant to fall by the epoch.
+# A rate that falls below this share of the first one within the baseline was meant to fall once an epoch.
 _NOTHING = 1e-9
 
 
 def off_the_clock(scheduler: LRScheduler, schedule: Schedule, per: Literal["iteration", "epoch"]) -> str | None:
-    """Return how a scheduler's own length differs from the baseline's; None where it fits or can't be known.
+    """Return how a scheduler's own length differs from the baseline's; None if it fits or can't be known.
 
-    Restarts and cycles have no length, and the parts of a sequence have lengths of their own.
+    Restarts and cycles have no length, and the parts of a sequence have their own lengths.
     """
     if per == "iteration":
-        # An epoch rarely is a whole number of iterations: who rounds each is off by one an epoch.
+        # An epoch is rarely a whole number of iterations: rounding each one is off by up to one per epoch.
         length, slack = float(schedule.baseline_iterations), schedule.baseline_epochs + 1
         name, other = "schedule.baseline_iterations", 'per="epoch", if it counts epochs'
     else:
@@ -55,7 +55,7 @@ def _differences(scheduler: LRScheduler, length: float, slack: float, epochs: fl
 
 
 def _lengths(scheduler: LRScheduler) -> Iterator[tuple[str, float]]:
-    """Give the attributes of a scheduler that say how many steps it is made for."""
+    """Yield the attributes of a scheduler that say how many steps it is made for."""
     for kind, name in (
         (schedulers.CosineAnnealingLR, "T_max"),
         (schedulers.OneCycleLR, "total_steps"),
@@ -63,7 +63,7 @@ def _lengths(scheduler: LRScheduler) -> Iterator[tuple[str, float]]:
     ):
         if isinstance(scheduler, kind):
             yield name, float(getattr(scheduler, name))
-    # Those of transformers: get_cosine_schedule_with_warmup and its like.
+    # The schedulers of transformers, such as get_cosine_schedule_with_warmup.
     for function in getattr(scheduler, "lr_lambdas", ()):
         if isinstance(function, partial) and "num_training_steps" in function.keywords:
             yield "num_training_steps", float(function.keywords["num_training_steps"])
@@ -71,7 +71,7 @@ def _lengths(scheduler: LRScheduler) -> Iterator[tuple[str, float]]:
 
 
 def first_rates(scheduler: LRScheduler) -> list[float] | None:
-    """Return what a fresh scheduler's first rates are by its attributes; None where they can't be known."""
+    """Return a fresh scheduler's first rates by its attributes; None if they can't be known."""
     for kind, name in ((schedulers.ConstantLR, "factor"), (schedulers.LinearLR, "start_factor")):
         if isinstance(scheduler, kind):
             return [float(lr) * getattr(scheduler, name) for lr in scheduler.base_lrs]

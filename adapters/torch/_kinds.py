@@ -1,4 +1,4 @@
-"""What arguments must be, where that is torch's."""
+"""Checks of arguments that need torch."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pymultigrid.torch._kinds import check_model
 
-# What to do about an error, by its words. The first that fits; the last speaks of sizes, and fits no TypeError.
+# What to do about an error, by its words; the first match counts. _SIZES is for all other errors but TypeError.
 _ADVICE = (
     (
         r"to have \d+ channels, but got|running_mean should contain|channel dimension",
@@ -43,7 +43,7 @@ _SIZES = (
 
 @contextmanager
 def layer_errors(model: nn.Module) -> Iterator[None]:
-    """Let an error in a forward of `model` name the innermost layer that failed, and what that was given.
+    """Make an error in a forward of `model` name the innermost layer that failed, and its input.
 
     >>> import torch
     >>> from pymultigrid.torch import layer_errors
@@ -57,7 +57,7 @@ def layer_errors(model: nn.Module) -> Iterator[None]:
     ...
     ValueError: model (Sequential), layer 2 (Linear) can't take 2x576: mat1 and mat2 shapes cannot be multiplied ...
 
-    An error outside of any forward, one inside of a compiled model, and one of memory come through as they are.
+    Errors outside any forward, errors inside a compiled model, and out-of-memory errors are not changed.
 
     Raises
     ------
@@ -83,13 +83,13 @@ def _advice(error: Exception) -> str:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Return whether it is memory that a GPU or the CPU lacked."""
+    """Return whether the GPU or the CPU ran out of memory."""
     told = ("out of memory", "DefaultCPUAllocator", "bad allocation", "STATUS_ALLOC_FAILED")  # the last: cuDNN, cuBLAS
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _innermost(model: nn.Module, error: Exception) -> str | None:
-    """Return the last call of a layer on the error's way up, from its traceback: nothing is paid before it fails."""
+    """Return the innermost call of a layer in the error's traceback, so that nothing is paid unless it fails."""
     names = {id(module): name for name, module in model.named_modules()}
     failed = None
     for frame, _ in walk_tb(error.__traceback__):

@@ -17,7 +17,7 @@ from pymultigrid.torch._sampler import BatchSampler
 from pymultigrid.torch._states import check_state, of_one_process
 from pymultigrid.torch._stream import StreamDataset
 
-# What the schedule decides, and a DataLoader would decide otherwise.
+# What the schedule decides in place of the DataLoader.
 _OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
 
 
@@ -39,8 +39,8 @@ class Loader(Iterable[tuple[Step, Any]]):
     >>> len(loader) == len(schedule)
     True
 
-    The step is attached in the worker that reads the batch, so that no loader state, slice, skipped batch or
-    prefetching can pair a batch with another step. The first batch of each shape is compared with its step.
+    The step is attached in the worker that reads the batch, so that loader states, slices, skipped batches and
+    prefetching cannot pair a batch with another step. The first batch of each shape is compared with its step.
 
     To resume, load the `state_dict` that was saved with the model, or build the loader on
     ``schedule[step.index + 1:]``:
@@ -50,38 +50,37 @@ class Loader(Iterable[tuple[Step, Any]]):
     >>> [step.index == len(schedule) - 1 for step, batch in loader]
     [True]
 
-    With ``read=`` the data is a stream: anything that can be iterated, whose items `read` makes clips of; see
-    `StreamDataset`.
+    With ``read=`` the data is a stream: any iterable, of whose items `read` makes clips; see `StreamDataset`.
 
     Parameters
     ----------
     dataset
-        Gives an item for a `Sample`, which says which video, and on which grid; a `VideoDataset`, or your own. Its
-        length is the schedule's ``samples``. With `read`, the items of a stream.
+        Returns an item for a `Sample`, which says which video to read and on which grid; a `VideoDataset`, or your own.
+        Its length is the schedule's ``samples``. With `read`, the items of a stream.
     schedule
         The steps to take, whole or a slice.
     read
-        For streams: makes (clip, label) of an item and its `Sample`, as in `StreamDataset`.
+        For streams: makes (clip, label) from an item and its `Sample`, as in `StreamDataset`.
     seed, rank, accumulate, repeats, weights
         As in `BatchSampler`; `repeats` and `weights` are not for streams. With ``accumulate=k`` the same step comes k
         times, each time with another micro-batch.
     collate_fn
-        Makes the batch of a list of items; torch's ``default_collate``.
+        Makes the batch from a list of items; by default torch's ``default_collate``.
     options
-        Of ``torch.utils.data.DataLoader``: ``num_workers``, ``pin_memory``, ``persistent_workers``, ...
+        Options of ``torch.utils.data.DataLoader``: ``num_workers``, ``pin_memory``, ``persistent_workers``, ...
 
     Raises
     ------
     TypeError
         The data set or the stream is of the wrong kind.
     ValueError
-        An option is one that the schedule decides; the data set's length is not the schedule's ``samples``; or one of
-        `BatchSampler`'s. While reading: the data set gives clips that are not of their step's shape.
+        The schedule decides an option; the data set's length is not the schedule's ``samples``; or an error of
+        `BatchSampler`. While reading: the data set returns clips that do not have their step's shape.
 
     Notes
     -----
-    It has a DataLoader and is none, because loaders that are one get rebuilt by Accelerate's ``prepare`` and by
-    Lightning's sampler injection. Both leave it as it is; moving the batch to the device is then the loop's.
+    It has a DataLoader but is not one, because Accelerate's ``prepare`` and Lightning's sampler injection rebuild a
+    DataLoader. Both leave this one unchanged; the loop then has to move the batch to the device.
     """
 
     def __init__(
@@ -101,8 +100,8 @@ class Loader(Iterable[tuple[Step, Any]]):
         for name in _OURS:
             if name in options:
                 raise ValueError(
-                    f"{name} ({reprlib.repr(options[name])}) is for a plain DataLoader: which videos make a batch, and "
-                    "how many, is the schedule's; leave it out"
+                    f"{name} ({reprlib.repr(options[name])}) is for a plain DataLoader: the schedule decides which "
+                    "videos make a batch, and how many; leave it out"
                 )
         if not options.get("in_order", True):
             raise ValueError("in_order (False) would give steps in another order than the schedule's; leave it out")
@@ -138,7 +137,7 @@ class Loader(Iterable[tuple[Step, Any]]):
             self._settings["rank"] = stream.shares.rank
             return DataLoader(_PairedStream(stream), batch_size=None, **self._options)
         sampler = BatchSampler(schedule, **self._settings)
-        self._settings["rank"] = sampler.rank  # the ranks compared their schedules; once is enough
+        self._settings["rank"] = sampler.rank  # the ranks have compared their schedules once, which is enough
         paired, collate = _Paired(self._source), _PairedCollate(self._collate)
         return DataLoader(paired, batch_sampler=sampler, collate_fn=collate, **self._options)  # type: ignore[arg-type]
 
@@ -149,7 +148,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         return rank
 
     def __len__(self) -> int:
-        """Return the number of batches of the whole schedule that was given, also after a resume."""
+        """Return the number of batches of the schedule that was passed, also after a resume."""
         accumulate: int = self._settings["accumulate"]
         return len(self.schedule) * accumulate
 
@@ -166,15 +165,15 @@ class Loader(Iterable[tuple[Step, Any]]):
             yield step, batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loop is: numbers and lists alone, which ``torch.load(weights_only=True)`` takes.
+        """Return the loop's position, as numbers and lists that ``torch.load(weights_only=True)`` takes.
 
-        The batch that the loop holds counts as trained. With `accumulate`, save after a step's last micro-batch: the
-        gradients of the others are in no checkpoint.
+        The batch that the loop holds counts as trained. With `accumulate`, save after a step's last micro-batch,
+        because the gradients of the others are in no checkpoint.
         """
         return {"step": self._next, "seed": self._settings["seed"], "schedule": of_one_process(self.schedule)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next loop begin where the loop that was saved was; on another number of processes, too.
+        """Make the next loop begin where the saved loop was, also on another number of processes.
 
         Raises
         ------
@@ -196,7 +195,7 @@ class Loader(Iterable[tuple[Step, Any]]):
         self._next, self._resuming = step, True
 
     def __getattr__(self, name: str) -> Any:
-        # What asks a loader for its data set or sampler (Trainer's skip_first_batches) gets the DataLoader's.
+        # For code that asks a loader for its data set or sampler, such as Trainer's skip_first_batches.
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._dataloader, name)
@@ -206,7 +205,7 @@ class Loader(Iterable[tuple[Step, Any]]):
 
 
 class _Paired(Dataset[Any]):
-    """A data set whose batches say which step they are for."""
+    """A data set whose batches carry their step."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -221,7 +220,7 @@ class _Paired(Dataset[Any]):
         try:
             return batch[0], self._read(batch)
         except (AttributeError, LookupError, TypeError) as error:
-            # In the words of whoever took the sample for a number; Python 3.10 has no notes.
+            # Keeps the error of the code that took the sample for a number. Python 3.10 has no notes.
             getattr(error, "add_note", lambda _: None)(_NO_PLAIN_NUMBER)
             raise
 
@@ -240,14 +239,14 @@ class _Paired(Dataset[Any]):
 
 _NO_PLAIN_NUMBER = (
     "The loader asked the data set for a pymultigrid.torch.Sample: sample.index is the number of the video, "
-    "sample.grid(extent) where to read it. What hands on a number alone (Subset, random_split, Hugging Face data sets, "
+    "sample.grid(extent) where to read it. What passes on only a number (Subset, random_split, Hugging Face data sets, "
     "iloc) loses the grid: take dataset.subset(indices) of a VideoDataset, or write a data set whose "
     "__getitem__(sample) reads item sample.index on sample.grid(extent)."
 )
 
 
 class _PairedCollate:
-    """A collation that passes the step by."""
+    """A collation that passes the step through."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -259,7 +258,7 @@ class _PairedCollate:
 
 
 class _PairedStream(IterableDataset[Any]):
-    """A stream whose batches say which step they are for."""
+    """A stream whose batches carry their step."""
 
     def __init__(self, stream: StreamDataset) -> None:
         self.stream = stream
@@ -281,7 +280,7 @@ def _check_dataset(dataset: Any) -> None:
 
 def check_fits(dataset: Any, schedule: Schedule) -> None:
     """Refuse a data set whose length is not the schedule's, and videos that can't be sampled for its shapes."""
-    schedule.sample(0, seed=0)  # refuses a schedule that does not know its videos
+    schedule.sample(0, seed=0)  # refuses a schedule without samples
     if hasattr(dataset, "__len__") and len(dataset) != schedule.samples:
         raise ValueError(
             f"the data set has {len(dataset)} videos and the schedule was made for samples={schedule.samples}: some "
@@ -293,12 +292,12 @@ def check_fits(dataset: Any, schedule: Schedule) -> None:
 
 
 def _checksum(dataset: Any) -> list[int | None]:
-    """Return what tells one list of videos and labels from another; None for each part that has no such list."""
+    """Return a checksum of each part's list of videos and labels; None for a part without such a list."""
     return [part.checksum() if isinstance(part, VideoDataset) else None for part in _parts(dataset)]
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
-    """Give the data sets that a whole is made of."""
+    """Yield the data sets that a ConcatDataset is made of."""
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             yield from _parts(part)
@@ -312,5 +311,5 @@ def _compare(batch: Any, step: Step) -> None:
         raise ValueError(
             f"{wrong}. The data set must read each clip on its sample's grid, "
             "sample.grid((frames, height, width)), as a VideoDataset does; one that takes a sample for a plain index "
-            "gives full clips at a coarse step's learning rate"
+            "returns full clips at a coarse step's learning rate"
         )

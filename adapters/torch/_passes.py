@@ -1,4 +1,4 @@
-"""Forward and backward passes over random mini-batches: what one takes in time and memory, and what its layers make."""
+"""Forward and backward passes over random mini-batches: their time, their memory, and their feature maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ At = Callable[[Step], AbstractContextManager[object]]
 
 
 class Passes:
-    """Forward and backward passes of a model, on one process or on many in step."""
+    """Forward and backward passes of a model, on one process or on several in lockstep."""
 
     def __init__(
         self, model: nn.Module, loss: Loss, channels: int, dtype: torch.dtype, at: At | None, processes: int
@@ -44,7 +44,7 @@ class Passes:
         self.norms = norms_of(model)
 
     def memory(self, shape: Shape, steps: list[Step]) -> tuple[float, float, int]:
-        """Warm up, and return the bytes held before a pass, those it takes at its peak, and how many clips fitted."""
+        """Warm up; return the bytes held before a pass, the bytes it takes at its peak, and how many clips fitted."""
 
         def attempt(clips: int) -> tuple[float, float]:
             for step in steps:
@@ -71,7 +71,7 @@ class Passes:
     def feature_maps(self, shape: Shape, step: Step) -> dict[str, tuple[Extents, Extents]]:
         """Return the extents of each convolution's smallest input and output, from a forward pass of two clips.
 
-        Those inside of an attention make its queries and keys, not the network's maps; they are left out.
+        Convolutions inside an attention layer make queries and keys, not feature maps; they are left out.
         """
         smallest: dict[str, tuple[Extents, Extents]] = {}
 
@@ -98,7 +98,7 @@ class Passes:
         return smallest
 
     def _fitting(self, attempt: Callable[[int], tuple[float, float]], clips: int) -> tuple[tuple[float, ...], int]:
-        """Attempt a pass with `clips` clips, or half of them and half again until they fit; the slowest process's."""
+        """Attempt a pass, halving the number of clips until they fit; return the slowest process's result."""
         while clips:
             found = self._attempt(attempt, clips)
             (failed,) = self.most(found is None)
@@ -143,7 +143,7 @@ class Passes:
         return before, made.peak
 
     def _backward(self, shape: Shape, batch: Tensor, step: Step) -> None:
-        # Ranks that share statistics would wait for one that is out of memory: with this base none do.
+        # Ranks that share statistics would wait for one that is out of memory; with this base none share.
         base = min(8, step.base.b)
         with self._naming(shape), self.at(step), splitting(self.norms, step, base, clips=1):
             self.loss(self.model, batch).backward()
@@ -160,7 +160,7 @@ class Passes:
 
     @contextmanager
     def _naming(self, shape: Shape) -> Iterator[None]:
-        """Let an error name the mini-batch and the layer; one of memory too, and it still says so."""
+        """Make an error name the mini-batch and the layer; out-of-memory errors keep their text."""
         try:
             with layer_errors(self.model):
                 yield
@@ -169,11 +169,11 @@ class Passes:
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors made inside: `now` alive, `peak` the most at once."""
+    """Counts the bytes of the tensors made inside: `now` are alive, `peak` were alive at once at most."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing compiled runs inside; to guard against it torch would import its compiler, for seconds
+        return False  # nothing compiled runs inside, and the guard would import torch's compiler, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -181,7 +181,7 @@ class Alive(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._count((args, kwargs), of_ours=False)  # what an operation changes in place and returns is not new
+        self._count((args, kwargs), of_ours=False)  # a tensor that an operation changes in place and returns is not new
         out = func(*args, **(kwargs or {}))
         self._count(out, of_ours=True)
         return out
@@ -212,5 +212,5 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def _as_written(model: nn.Module) -> AbstractContextManager[Any]:
-    """Run a compiled model uncompiled, so that its layers and tensors are there to be seen."""
+    """Run a compiled model uncompiled, so that its layers and tensors can be observed."""
     return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()

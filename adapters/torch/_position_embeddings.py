@@ -19,16 +19,16 @@ from pymultigrid._patches import cut_off
 from pymultigrid.torch._kinds import check_model
 from pymultigrid.torch._stored_sizes import stored_sizes
 
-# A class token, and at most one more (distillation), come before the cells and stay as they are.
+# A class token and at most one more (distillation) come before the cells and are not interpolated.
 _MOST_TOKENS = 2
 
 
 class PositionEmbeddings:
-    """The position embeddings of a model that was built for the full shape, made to fit each step.
+    """Fits the position embeddings of a model that was built for the full shape to each step.
 
     A video transformer has one learned (or fixed) vector for every cell of T/p x H/p x W/p patches. `at` interpolates
     these tables to the step's cells while the model runs, and undoes it on exit. Parameters, `state_dict` and optimizer
-    are untouched: the gradient reaches the full table.
+    do not change, and the gradient reaches the full table.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -54,20 +54,20 @@ class PositionEmbeddings:
 
     Tables are the tensors (parameters, buffers or plain attributes) of 1 x N x C or N x C whose own name has ``pos`` in
     it, or ``time``, ``temporal`` or ``spatial`` before ``emb``, and whose N is the number of cells: of t x h x w or
-    h x w, or of t for time and temporal, after at most two tokens without a place (class, distillation), which stay.
-    Where the names are others, `tables` gives them. The interpolation is linear in each axis and antialiased, so that
-    every vector of the full table has a part in the step and a gradient; in two axes it is
+    h x w, or of t for time and temporal, after at most two tokens without a position (class, distillation), which stay.
+    Pass tables with other names as `tables`. The interpolation is linear in each axis and antialiased, so that every
+    vector of the full table contributes to the step and gets a gradient; in two axes it is
     ``F.interpolate(mode="bilinear", antialias=True)``.
 
-    Sizes that a model was built for and computes with follow too, where they are those of the full shape: attributes of
-    its modules and their ``config`` named ``image_size``, ``img_size``, ``crop_size``, ``num_frames`` or
+    Sizes that a model was built for and computes with are fitted too, if they are those of the full shape: attributes
+    of its modules and their ``config`` named ``image_size``, ``img_size``, ``crop_size``, ``num_frames`` or
     ``frames_per_clip`` in pixels and frames, ``grid_size``, ``grid_depth``, ``spatial_size``, ``temporal_size`` and the
-    like in patches, and ``num_patches``. They are all that a model of rotary or relative positions has.
+    like in patches, and ``num_patches``. A model with rotary or relative positions has nothing else to fit.
 
     Parameters
     ----------
     model
-        The model, plain or wrapped. A copy (EMA) needs its own, where it is run at small shapes at all.
+        The model, plain or wrapped. An EMA copy needs its own, if it is run at small shapes at all.
     full
         The shape that the model was built for, ``schedule.shape``.
     patch
@@ -78,15 +78,15 @@ class PositionEmbeddings:
     Raises
     ------
     ValueError
-        The model has neither table nor such size, a table in `tables` is missing or has another number of cells, or a
-        step is smaller than a patch.
+        The model has neither a table nor such a size, a table in `tables` is missing or has another number of cells, or
+        a step is smaller than a patch.
     TypeError
-        `full` is no Shape, `patch` holds no whole numbers, or a step is no Step.
+        `full` is not a Shape, `patch` does not hold whole numbers, or a step is not a Step.
 
     Warns
     -----
     RuntimeWarning
-        A step's sizes are not whole patches: the rest of each clip is cut off.
+        A step's sizes are not whole patches, so the rest of each clip is cut off.
 
     Notes
     -----
@@ -101,7 +101,7 @@ class PositionEmbeddings:
             raise TypeError(f"full ({type(full).__name__}) must be a Shape; pass schedule.shape")
         check_model(model)
         if not isinstance(tables, (Mapping, type(None))):
-            raise TypeError(f'tables ({tables!r}) must map names to axes, as {{"encoder.pos": "thw"}} does')
+            raise TypeError(f'tables ({tables!r}) must map names to axes, as in {{"encoder.pos": "thw"}}')
         self._patch = _patch(patch)
         self._cells = _per_axis(full, self._patch)
         self._tables = list(_found(model, self._cells) if tables is None else _named(model, self._cells, tables))
@@ -121,7 +121,7 @@ class PositionEmbeddings:
 
     @contextmanager
     def at(self, step: Step) -> Iterator[None]:
-        """Fit the model to ``step.shape`` inside the ``with``; keep ``backward()`` in it, as for `sub_batches`."""
+        """Fit the model to ``step.shape`` inside the ``with``; call ``backward()`` inside it, as for `sub_batches`."""
         if not isinstance(step, Step):
             raise TypeError(f"step ({step!r}) must be a Step; take it from the loop: for step, batch in loader")
         if self._inside:
@@ -145,7 +145,7 @@ class PositionEmbeddings:
             yield
 
     def _tell_of_a_cut(self, shape: Shape) -> None:
-        """Warn, once a size, of a step that is not whole patches."""
+        """Warn, once per size, of a step that is not whole patches."""
         size = tuple(shape)[1:]
         if size not in self._told:
             self._told.add(size)
@@ -156,7 +156,7 @@ class PositionEmbeddings:
 
 def _patch(patch: tuple[int, int, int]) -> tuple[int, ...]:
     """Return `patch`, three sizes."""
-    rule = f"patch ({patch!r}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16), say"
+    rule = f"patch ({patch!r}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16)"
     try:
         sizes = tuple(operator.index(size) for size in patch)
     except TypeError:
@@ -173,13 +173,13 @@ class _Table:
     axes: str
 
     def fit(self, full: dict[str, int], cells: dict[str, int], undo: ExitStack) -> None:
-        """Put the interpolated table in the place of the full one whenever its module runs."""
+        """Replace the full table with the interpolated one whenever its module runs."""
         attribute = self.name.rpartition(".")[2]
         kept: list[Tensor] = []
 
         def before(module: nn.Module, _: Any) -> None:
             if module is not self.owner:
-                return  # a copy that was made inside of the step
+                return  # a copy that was made inside the step
             kept.append(getattr(module, attribute))
             _put(module, attribute, self._interpolated(kept[-1], full, cells))
 
@@ -202,7 +202,7 @@ class _Table:
 
 
 def _weights(before: int, after: int, like: Tensor) -> Tensor:
-    """Return after x before: a triangle of one new cell to either side of each new cell's centre, cut at the border."""
+    """Return after x before weights: a triangle of one new cell each side of each new centre, cut at the border."""
     stride = before / after
     old, new = (torch.arange(n, dtype=torch.float32, device=like.device) + 0.5 for n in (before, after))
     weights = (1 - (old - stride * new[:, None]).abs() / max(stride, 1.0)).clamp(min=0)
@@ -218,7 +218,7 @@ def _drawn(axes: str, cells: dict[str, int]) -> str:
 
 
 def _put(module: nn.Module, attribute: str, tensor: Tensor) -> None:
-    """Set a tensor past nn.Module.__setattr__, which takes nothing but a Parameter for a parameter."""
+    """Set a tensor without nn.Module.__setattr__, which accepts only a Parameter for a parameter."""
     kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
     for tensors in kinds:
         if attribute in tensors:
@@ -230,7 +230,7 @@ def _found(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
         for attribute, tensor in {**module.__dict__, **module._parameters, **module._buffers}.items():
             if not isinstance(tensor, Tensor):
                 continue
-            # An embedding's table is its weight: what it is for is said by its own name.
+            # An embedding's table is its weight, so the name of the embedding says what it is for.
             label = path.rpartition(".")[2] if isinstance(module, nn.Embedding) else attribute
             if re.search("(time|temporal).*emb|temporal.*pos|pos.*temporal", label):
                 choices = ["t"]
@@ -266,7 +266,7 @@ def _named(model: nn.Module, cells: dict[str, int], tables: Mapping[str, str]) -
 
 
 def fixed_positions(model: nn.Module, full: Shape) -> list[str]:
-    """Return what a model keeps of the full shape's patches, tables and sizes, for the patches its layers tell of."""
+    """Return the names of a model's tables and sizes that are of the full shape's patches, for its layers' patches."""
     found: dict[str, None] = {}
     for patch in _patches_of(model):
         cells = _per_axis(full, patch)
@@ -278,7 +278,7 @@ def fixed_positions(model: nn.Module, full: Shape) -> list[str]:
 
 
 def _patches_of(model: nn.Module) -> set[tuple[int, ...]]:
-    """Return the patches that a model may cut its clips into: strides of convolutions, and sizes so named."""
+    """Return the patches that a model may cut its clips into: strides of convolutions, and sizes named as patches."""
     patches: set[tuple[int, ...]] = set()
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
@@ -296,7 +296,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _unnamed(model: nn.Module, cells: dict[str, int]) -> Iterator[_Table]:
-    """Give the parameters with as many rows as the full shape has patches, of a model's own classes, by any name."""
+    """Yield the parameters of a model's own classes, of any name, with as many rows as the full shape has patches."""
     for path, module in model.named_modules():
         if not type(module).__module__.startswith("torch.nn."):
             for attribute, tensor in module._parameters.items():

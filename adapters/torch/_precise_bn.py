@@ -1,4 +1,4 @@
-"""Batch norm's running statistics at the full shape, for an evaluation in the middle of a schedule."""
+"""Batch norm's running statistics at the full shape, for evaluation in the middle of a schedule."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def precise_bn(
     base: int = 8,
     forward: Callable[[Any], object] | None = None,
 ) -> Iterator[int]:
-    """Evaluate with running statistics of full-shape clips, and give the training its own back on exit.
+    """Evaluate with running statistics of full-shape clips, and restore the training's statistics on exit.
 
-    In a coarse stage batch norm's running statistics are those of coarse clips, and an evaluation at the full shape
-    says nothing about the weights. This computes them anew from training clips at the full shape: the mean and the
-    variance of every value that each batch norm sees, over all clips of `loader`. It yields the number of clips.
+    In a coarse stage batch norm's running statistics are those of coarse clips, so evaluation at the full shape says
+    little about the weights. This recomputes them from training clips at the full shape: the mean and the variance of
+    every value that each batch norm sees, over all clips of `loader`. It yields the number of clips.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -49,29 +49,30 @@ def precise_bn(
     >>> net.running_mean
     tensor([0., 0., 0.])
 
-    The clips are those that the training would see at the full shape, the same ones at every call, normalised in
-    sub-batches as in training. Other layers are in evaluation mode, so dropout is off. Weights, statistics, modes and
-    random numbers of the training are bit for bit what they were, also after an error. 64 clips are enough
-    (docs/curves.md); a model without batch norm reads none. A batch norm that is frozen, in evaluation mode while the
-    model is in training mode, keeps its statistics; so come here before ``model.eval()``.
+    The clips are those that training would see at the full shape, the same at every call, normalised in sub-batches as
+    in training. Other layers are in evaluation mode, so dropout is off. Weights, statistics, modes and random numbers
+    of the training are restored bit for bit, also after an error. 64 clips are enough (docs/curves.md); for a model
+    without batch norm none are read. A frozen batch norm, in evaluation mode while the model is in training mode, keeps
+    its statistics; so enter this before ``model.eval()``.
 
-    Under ``torch.distributed`` all processes must come here; each reads its share, and all get the same statistics.
+    Under ``torch.distributed`` all processes must enter this; each reads its share, and all get the same statistics.
 
     Parameters
     ----------
     model
         The model that is trained, or an EMA copy of it; it may be compiled or wrapped in DistributedDataParallel.
     loader
-        Gives (step, batch) of the full shape: ``Loader(dataset, schedule.without_multigrid()[:n])``, for streams too.
+        Yields (step, batch) of the full shape: ``Loader(dataset, schedule.without_multigrid()[:n])``, for streams too.
     base
         As in `sub_batches`.
     forward
-        Runs the model on a batch. None: ``model(clips)`` on the model's device, `clips` the first part of the batch.
+        Runs the model on a batch. None: ``model(clips)`` on the model's device, where `clips` is the batch's first
+        part.
 
     Raises
     ------
     ValueError
-        The loader gives clips of another than the full shape, or none at all.
+        The loader yields clips of another shape than the full one, or none at all.
 
     Notes
     -----
@@ -102,7 +103,7 @@ def precise_bn(
 
 
 class _Pool:
-    """Mean and sum of squared differences of every value that a batch norm has seen, for each channel."""
+    """Mean and sum of squared differences, per channel, of the values that a batch norm has seen."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         mean = norm.running_mean
@@ -111,7 +112,7 @@ class _Pool:
         self.state = torch.zeros(1 + 2 * norm.num_features, dtype=exact, device=mean.device)
 
     def see(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        """Take what a batch norm is given; its forward pre-hook."""
+        """Add the input of a batch norm; used as its forward pre-hook."""
         x = args[0].detach()
         if x.numel():
             var, mean = torch.var_mean(x.to(self.state.dtype), [0, *range(2, x.dim())], correction=0)
@@ -119,7 +120,7 @@ class _Pool:
             self.add(torch.cat([mean.new_full((1,), count), mean, var * count]))
 
     def add(self, other: Tensor) -> None:
-        """Take what another pool has seen."""
+        """Add the values of another pool's state."""
         n, mean, squares = _parts(self.state)
         m, its_mean, its_squares = _parts(other)
         whole = (n + m).clamp(min=1)
@@ -129,7 +130,7 @@ class _Pool:
         n += m
 
     def write(self, norm: _BatchNorm) -> None:
-        """Make these the running statistics, with torch's unbiased variance; those of a norm that saw nothing stay."""
+        """Write the running statistics, with torch's unbiased variance; a norm that saw nothing keeps its own."""
         n, mean, squares = _parts(self.state)
         if n > 0 and norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.copy_(mean)
@@ -142,7 +143,7 @@ def _parts(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _is_trained(module: nn.Module, training: bool) -> bool:
-    """Say whether a module is a batch norm that keeps statistics and is not frozen: in evaluation mode in training."""
+    """Return whether a module is a batch norm with statistics that is not frozen (in evaluation mode in training)."""
     tracks = isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
     return tracks and (module.training or not training)
 
@@ -170,7 +171,7 @@ def _pooled(
     base: int,
     forward: Callable[[Any], object],
 ) -> tuple[int, list[_Pool]]:
-    """Run the model over the loader's clips, in all processes; return how many there were, and what each norm saw."""
+    """Run the model over the loader's clips, in all processes; return their number and a pool for each norm."""
     pools = [_Pool(norm) for norm in norms]
     clips = 0
     with ExitStack() as stack:
@@ -213,7 +214,7 @@ def _pairs(loader: Any) -> Iterator[tuple[Step, Any]]:
 
 
 def _share(pools: list[_Pool]) -> None:
-    """Add up what the processes have seen, in the same order in each of them."""
+    """Combine the pools of all processes, in the same order in each process."""
     mine = torch.cat([pool.state for pool in pools])
     every = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
     distributed.all_gather(every, mine)

@@ -1,4 +1,4 @@
-"""One look at every shape of a schedule before training: does the network take it, in what time and memory."""
+"""Runs every shape of a schedule before training: does the network accept it, and in what time and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pymultigrid.torch._position_embeddings import fixed_positions
 from pymultigrid.torch._resample import torch_dtype
 from pymultigrid.torch._snapshot import as_it_was
 
-_READ = 4  # clips that are read to time a data set
+_READ = 4  # clips to read when timing a data set
 
 Patch = tuple[int, int, int]
 _Memory = tuple[float, float, int]
@@ -42,10 +42,10 @@ def preflight(
 ) -> Report:
     """Run forward and backward at every shape of a schedule before training, and report time, memory and what is wrong.
 
-    The mini-batches are random clips on the model's device, the largest first. The model is left as it was, to the bit,
-    also one that changes itself in its forward: parameters, gradients, buffers (running statistics), attributes and
-    hooks of its modules, and the random state of torch, NumPy and Python. Hooks that step an optimizer inside of
-    backward are off meanwhile. A compiled model has been compiled for each shape then, and cuDNN has seen them.
+    The mini-batches are random clips on the model's device, the largest first. The model is restored bit for bit, even
+    if it changes itself in its forward: parameters, gradients, buffers (running statistics), attributes and hooks of
+    its modules, and the random state of torch, NumPy and Python. Hooks that step an optimizer inside backward are
+    disabled meanwhile. Afterwards a compiled model is compiled for each shape, and cuDNN has seen the shapes.
 
     >>> import torch
     >>> from pymultigrid import Cycles, Schedule, Shape
@@ -62,51 +62,51 @@ def preflight(
     Parameters
     ----------
     model
-        On the device it will train on, also compiled or wrapped in DDP. In training mode it is taken as it is (layers
-        in evaluation mode stay so); else it is put into it meanwhile.
+        On the device it will train on; may be compiled or wrapped in DDP. A model in training mode is run as it is
+        (layers in evaluation mode stay so); otherwise it is put into training mode meanwhile.
     schedule
-        All its shapes are run, also of a slice.
+        All shapes of the whole schedule are run, also for a slice.
     loss
-        ``loss(model, clips)`` gives the scalar to call ``backward()`` on, for clips of B x channels x T x H x W and any
-        B; autocast, labels and a model's other inputs belong there. None: the mean of squares of the model's outputs.
+        ``loss(model, clips)`` returns the scalar to call ``backward()`` on, for clips of B x channels x T x H x W and
+        any B; autocast, labels and other inputs of the model belong there. None: the mean of squares of the model's
+        outputs.
     channels, dtype
-        Of the clips; ``torch.uint8`` gives 0..255.
+        Channels and dtype of the clips; ``torch.uint8`` gives 0..255.
     at
         ``at(step)`` is the context around each pass: `PositionEmbeddings.at` for a video transformer.
     repeats
-        Timed passes; their median counts.
+        Number of timed passes; their median counts.
     dataset
-        Where given, clips of it are read for each shape, as a DataLoader does, to say how many workers keep up.
+        If given, some of its clips are read for each shape, as by a DataLoader, to report how many workers keep up.
     progress
-        Show a progress bar where tqdm is installed.
+        Show a progress bar if tqdm is installed.
 
     Warns
     -----
     RuntimeWarning
-        A shape does not fit the memory, the network is too coarse for it, it is not whole patches, or it will not be
-        compiled; the model keeps positions of the full shape's patches and `at` was not given; or batch norms are not
-        converted.
+        A shape does not fit into memory, is too coarse for the network, is not whole patches, or will not be compiled;
+        the model keeps positions of the full shape's patches and `at` was not given; or batch norms are not converted.
 
     Raises
     ------
     TypeError
-        `schedule` is no Schedule, `dtype` no torch dtype, or `dataset` a stream.
+        `schedule` is not a Schedule, `dtype` not a torch dtype, or `dataset` a stream.
     ValueError
-        `repeats` is below 1, or the data set's length is not the schedule's ``samples``; or the model can't be left as
-        it was: it has lazy layers, or optimizers that torch has put into its backward.
+        `repeats` is below 1, or the data set's length is not the schedule's ``samples``; or the model can't be
+        restored, because it has lazy layers or optimizers that torch has put into its backward.
     RuntimeError
-        The model failed at a shape for another reason than memory.
+        The model failed at a shape, and not for lack of memory.
 
     Notes
     -----
     Memory is what the mini-batch, its forward and its backward pass hold at their peak, above the parameters, buffers
     and gradients that are held between steps. On a GPU it is what PyTorch's allocator counts
     (``torch.cuda.max_memory_allocated``). On a CPU it is the bytes of all tensors that are alive at once, run without
-    compilation; what a kernel takes and gives back inside is not seen. An optimizer's state is not in it (Adam's is
-    twice the parameters), nor is the optimizer's time.
+    compilation; temporary memory inside a kernel is not counted. The optimizer's state (Adam's is twice the parameters)
+    and time are not included.
 
-    With several processes all must call it; the slowest and largest counts. DDP's exchange of gradients and statistics
-    that ranks share are left out, so that no process waits for one that is out of memory.
+    With several processes all must call it; the slowest time and the largest memory count. DDP's exchange of gradients
+    and the statistics that ranks share are left out, so that no process waits for one that is out of memory.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule; write Schedule(shape, ...)")
@@ -126,7 +126,7 @@ def preflight(
     if dataset is not None:
         if not hasattr(dataset, "__getitem__") or isinstance(dataset, str):
             raise TypeError(
-                f"dataset ({dataset!r}) must be a data set that is indexed by samples, as a VideoDataset is"
+                f"dataset ({dataset!r}) must be a data set that is indexed by samples, such as a VideoDataset"
             )
         check_fits(dataset, schedule)
     whole = schedule.whole
@@ -152,7 +152,7 @@ def preflight(
 def _measured(
     passes: Passes, steps: dict[Shape, list[Step]], repeats: int, show: bool
 ) -> tuple[dict[Shape, _Memory], dict[Shape, tuple[float, int]], dict[Shape, Extents | None], Patch | None]:
-    """Return each shape's `Passes.memory`, median seconds and clips that fitted, and feature map; and the patch."""
+    """Return each shape's `Passes.memory`, its median seconds and fitting clips, its feature map; and the patch."""
     layers = {shape: passes.feature_maps(shape, steps[shape][0]) for shape in steps}
     shapes = bar(list(steps), show, desc="preflight: memory", unit="shape")
     memory = {shape: passes.memory(shape, steps[shape]) for shape in shapes}
@@ -166,7 +166,7 @@ def _measured(
 
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
-    """Return how long one process takes to read a mini-batch, from a few clips of it that the system has seen."""
+    """Return how long one process takes to read a mini-batch, from a few of its clips that the system has cached."""
     samples = mini_batch(schedule, step, seed=0, rank=0)[:_READ]
     read = getattr(dataset, "__getitems__", lambda batch: [dataset[sample] for sample in batch])
     read(samples)
@@ -176,7 +176,7 @@ def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
 
 
 def _patch(model: nn.Module, found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> Patch | None:
-    """Return the patch of a network whose only convolutions cut the clips themselves, without an overlap."""
+    """Return the patch of a network whose only convolutions cut the clips into patches without overlap."""
     patches = set()
     for shape, layers in found.items():
         for name, (given, _) in layers.items():
@@ -189,7 +189,7 @@ def _patch(model: nn.Module, found: dict[Shape, dict[str, tuple[Extents, Extents
 
 
 def _not_fitted(model: nn.Module, full: Shape, shapes: list[Shape], at: At | None) -> tuple[str, ...]:
-    """Return what to say of positions of the full shape where nobody fits them to the steps."""
+    """Return a note about positions of the full shape that are not fitted to the steps."""
     if at is not None or all(tuple(shape)[1:] == tuple(full)[1:] for shape in shapes):
         return ()
     names = fixed_positions(model, full)
@@ -205,7 +205,7 @@ def _not_fitted(model: nn.Module, full: Shape, shapes: list[Shape], at: At | Non
 
 
 def _not_converted(model: nn.Module) -> tuple[str, ...]:
-    """Return what `sub_batches` will say of the model's batch norms."""
+    """Return what `sub_batches` will say about the model's batch norms."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -216,7 +216,7 @@ def _not_converted(model: nn.Module) -> tuple[str, ...]:
 
 
 def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:
-    """Return what to say where torch.compile gives up before the last shape."""
+    """Return a note if torch.compile gives up before the last shape."""
     if not is_compiled(model):
         return ()
     config = torch._dynamo.config
@@ -226,7 +226,7 @@ def _not_compiled(model: nn.Module, versions: int) -> tuple[str, ...]:
         return ()
     return (
         f"torch.compile keeps {limit} versions of a function, and training needs up to {versions}, evaluation one "
-        "more; later ones run uncompiled, without a word: "
+        "more; later ones silently run uncompiled: "
         f"set torch._dynamo.config.{name} = {2 * versions} before the first pass",
     )
 

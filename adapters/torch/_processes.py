@@ -6,7 +6,7 @@ from torch import distributed
 
 
 def rank_and_processes() -> tuple[int, int] | None:
-    """Return which of the processes this one is, and how many there are; None where torch.distributed does not run."""
+    """Return this process's rank and the number of processes, or None if torch.distributed is not running."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
     return distributed.get_rank(), distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Random numbers of a user's own, drawn while clips are read: a function of the clip, as its grid is."""
+"""Random numbers that a user draws while clips are read: a function of the clip, like its grid."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch's CPU inside; they are as they were afterwards.
+    """Seed the global generators of Python, NumPy and torch's CPU inside, and restore them afterwards.
 
-    A worker's own generators begin anew with every loop, so that no clip would come back after a resume.
+    A worker's own generators start afresh with every loop, so no clip would be reproduced after a resume.
     """
     python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002, the global one
     random.seed(seed)

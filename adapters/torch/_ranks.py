@@ -15,9 +15,9 @@ from pymultigrid.torch._processes import rank_and_processes
 
 
 def sharing(ranks: int) -> int:
-    """Return how many processes can share statistics where `ranks` of them should, and make ready for it.
+    """Return how many processes can share statistics if `ranks` of them should, and prepare for it.
 
-    Every process must call it with the same number: process groups are made where there are none yet.
+    Every process must call it with the same number, because it creates missing process groups.
     """
     _, processes = rank_and_processes() or (0, 1)
     if ranks == 1 or processes == 1:
@@ -31,23 +31,23 @@ def sharing(ranks: int) -> int:
 def normalise_together(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, ranks: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return x normalised with the statistics of about `ranks` processes, these (mean, unbiased variance), their count.
+    """Return x normalised with the statistics of about `ranks` processes, then their mean, unbiased variance and count.
 
-    A process may have no values, as a branch for regions where there are none; so may all.
+    A process may have no values, for example in a branch for regions that has none; so may all processes.
     """
     group = _groups[distributed.group.WORLD][ranks]
     out: tuple[Tensor, Tensor, Tensor, Tensor] = _Together.apply(x, weight, bias, eps, group)  # type: ignore[no-untyped-call]
     return out
 
 
-# By the default group they are parts of, which this must not keep after its end, and how many ranks were asked for.
+# Keyed by the default group, which this must not keep alive after its end, and by the number of ranks asked for.
 _groups: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 
 
 def _make_group(ranks: int) -> Any:
-    """Return this process' group: neighbours, at least `ranks` of them, all processes in groups as even as can be.
+    """Return this process's group of at least `ranks` neighbours; all groups are as equal in size as possible.
 
-    None is the group of all, the default one, as torch's functions have it.
+    None is the default group of all processes, as in torch's functions.
     """
     processes = distributed.get_world_size()
     groups = processes // ranks
@@ -59,7 +59,7 @@ def _make_group(ranks: int) -> Any:
 
 
 class _Together(torch.autograd.Function):
-    """Each process gives mean, variance and count; the gradient needs two sums over the processes."""
+    """Each process contributes mean, variance and count; the gradient needs two sums over the processes."""
 
     @staticmethod
     def forward(
@@ -83,7 +83,7 @@ class _Together(torch.autograd.Function):
         ctx.eps, ctx.group = eps, group
         unbiased = var * (count / (count - 1).clamp(min=1))
         ctx.mark_non_differentiable(mean, unbiased, all_values)
-        # A network that is all of half precision has such weights too.
+        # A network that is entirely in half precision has half-precision weights too.
         exact_weight, exact_bias = (p if p is None else p.to(mean.dtype) for p in (weight, bias))
         return F.batch_norm(x, mean, var, exact_weight, exact_bias, False, 0.0, eps), mean, unbiased, all_values
 
@@ -92,13 +92,14 @@ class _Together(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
-        # As in evaluation, where the statistics are constants; with that, the sums of grad * normalised x, and of grad.
+        # First as in evaluation, where the statistics are constants; this also gives the sums of grad * normalised x
+        # and grad.
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             grad, x, scale, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.stack([dweight, dbias])
         distributed.all_reduce(sums, group=ctx.group)
-        # And what the statistics bring: (mean of grad + normalised x * mean of grad * normalised x) * weight / std
+        # Then the part of the statistics: (mean of grad + normalised x * mean of grad * normalised x) * weight / std
         slope, level = sums / count * scale * torch.rsqrt(var + ctx.eps)
         slope = slope * torch.rsqrt(var + ctx.eps)
         shape = [1, -1] + [1] * (x.dim() - 2)

@@ -1,4 +1,4 @@
-"""The learning rates that an optimizer's parameter groups hold: numbers, or tensors that stay the same ones."""
+"""The learning rates in an optimizer's parameter groups: numbers, or tensors that are written in place."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 Group = dict[str, Any]
 Rate = float | Tensor
-# Which tensor a rate is and how often it was written to; None for a number.
+# The identity of a tensor and how often it was written to; None for a number.
 Mark = tuple[int, int] | None
 
 
 def copies(rates: Sequence[Rate]) -> list[Rate]:
-    """Return the rates apart from the tensors that optimizers write to."""
+    """Return copies of the rates that do not share memory with the optimizer's tensors."""
     return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
 
 def write(groups: Sequence[Group], rates: Sequence[Rate]) -> None:
-    """Give each group its rate."""
+    """Set the rate of each group."""
     for group, rate in zip(groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)  # capturable optimizers keep the tensor
@@ -29,15 +29,15 @@ def write(groups: Sequence[Group], rates: Sequence[Rate]) -> None:
 
 
 def marks(groups: Sequence[Group]) -> list[Mark]:
-    """Return what `rewritten` tells a later writing by."""
+    """Return the marks by which `rewritten` detects a later write."""
     return [_mark(group["lr"]) for group in groups]
 
 
 def rewritten(groups: Sequence[Group], rates: Sequence[Rate], before: Sequence[Mark]) -> int | None:
-    """Return the first group whose rate is not the one that was written to it; None where all are."""
+    """Return the first group whose rate is no longer the one that was written, or None."""
     for number, (group, rate, mark) in enumerate(zip(groups, rates, before, strict=False)):
         found = group["lr"]
-        # A tensor that nobody wrote to is not looked at: the host would wait for the device.
+        # A tensor that nobody wrote to is not read, because the host would wait for the device.
         untouched = mark is not None and _mark(found) == mark
         if not untouched and not math.isclose(found, rate, rel_tol=1e-6):
             return number

@@ -42,19 +42,19 @@ def resample(
     >>> clip.shape, clip.dtype
     (torch.Size([3, 8, 112, 112]), torch.bfloat16)
 
-    A tensor in the layout of a model is read where it lies, by its strides: ``resample(batch.movedim(1, -1), (8, 112,
+    A tensor in the layout of a model is read in place, by its strides: ``resample(batch.movedim(1, -1), (8, 112,
     112))`` takes B x C x T x H x W.
 
     Parameters
     ----------
     video
         One video T x H x W x C, a batch B x T x H x W x C, or a list of videos of different sizes; uint8, float16,
-        bfloat16 or float32, any strides, all on the CPU or on one CUDA device. There one launch on the current stream
-        makes the batch: nothing waits, and CUDA graphs can capture it.
+        bfloat16 or float32, any strides, all on the CPU or on one CUDA device. On CUDA one launch on the current stream
+        makes the batch, without synchronisation, and CUDA graphs can capture it.
     grid, mode, temporal, antialias, mean, std, layout, threads
-        As `pymultigrid.resample`.
+        As in `pymultigrid.resample`.
     dtype
-        Of the result: ``torch.uint8``, ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``.
+        dtype of the result: ``torch.uint8``, ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``.
     out
         A contiguous tensor on the videos' device to write into and return; its dtype then counts.
 
@@ -65,12 +65,12 @@ def resample(
     Raises
     ------
     RuntimeError
-        Tensors on several devices, on another kind of device, or on a GPU where CUDA is missing (`cuda_missing`); a
-        tensor that requires grad: there is no backward.
+        Tensors are on several devices, on another kind of device, or on a GPU without CUDA (`cuda_missing`); or a
+        tensor requires grad, because there is no backward.
     TypeError
-        Something that is no tensor, or a dtype that is not in the list.
+        An argument is not a tensor, or its dtype is not in the list.
     ValueError
-        As `pymultigrid.resample`.
+        As in `pymultigrid.resample`.
 
     Notes
     -----
@@ -100,15 +100,15 @@ def resample(
     if out is not None:
         _check_memory("out", out)
     device = videos[0].device if videos else torch.device("cpu")
-    # On the current stream of the tensors' device, as every operation of torch: they are ready there, and their memory
-    # comes back to the caching allocator in that order.
+    # On the current stream of the tensors' device, like every operation of torch: the tensors are ready there, and
+    # their memory returns to the caching allocator in stream order.
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
     threads = default_threads() if threads is None else threads
 
     def make(shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
-    # Going back, torch makes no context on a device that has none.
+    # On exit torch makes no context on a device that has none.
     with torch.cuda.device_of(videos[0]) if device.type == "cuda" else nullcontext():
         made: Tensor = _core.resample(
             video, grid, out, make, mode, temporal, antialias, mean, std, layout, threads, stream, True
@@ -128,7 +128,7 @@ def torch_dtype(value: object, choices: Sequence[torch.dtype] = ()) -> torch.dty
 
 
 def _check(name: str, tensor: Any) -> None:
-    # DLPack's exchange by plain calls skips torch's own checks.
+    # DLPack's C exchange API skips torch's own checks.
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}, not a torch.Tensor; pymultigrid.resample takes arrays")
     if tensor.device.type not in ("cpu", "cuda"):
@@ -140,14 +140,14 @@ def _check(name: str, tensor: Any) -> None:
 
 
 def _check_memory(name: str, tensor: Tensor) -> None:
-    # What torch keeps beside the memory that is read: a sign, and how much of the memory is still there.
+    # What torch stores beside the memory: a sign flag, and how much of the memory still exists.
     if tensor.is_neg() or tensor.is_conj():
         raise ValueError(
             f"{name} is a view that negates its memory when it is read, and resample works on the memory; "
             f"resolve it first: {name}.resolve_neg()"
         )
     values = tensor.numel()
-    if not tensor.is_contiguous():  # a batch may be hundreds of videos, most of them whole
+    if not tensor.is_contiguous():  # faster for the usual case: a batch may have hundreds of videos
         values = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     end = (tensor.storage_offset() + values) * tensor.element_size()
     if tensor.numel() and end > tensor.untyped_storage().nbytes():
@@ -209,7 +209,7 @@ def _operator(
     threads: int | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    # A subclass that torch does not trace, such as torchvision's Video, comes here as it is: memory like any other.
+    # A subclass that torch does not trace, such as torchvision's Video, arrives here unchanged; its memory is plain.
     videos = [tensor.as_subclass(Tensor) for tensor in videos]
     video = videos[0] if videos[0].ndim == 5 else videos
     grid = _grids(boxes, beyond, size)
@@ -233,7 +233,7 @@ def _shape_of_operator(
     layout, dtype = options[-3], options[-1]
     batch = videos[0].shape[0] if videos[0].ndim == 5 else len(videos)
     channels = videos[0].shape[-1]
-    t, h, w = size[:3]  # of the first grid; the operator refuses others that differ
+    t, h, w = size[:3]  # of the first grid; the operator refuses grids of other sizes
     shape = (batch, channels, t, h, w) if layout == "CTHW" else (batch, t, h, w, channels)
     return videos[0].new_empty(shape, dtype=dtype)
 

@@ -21,10 +21,10 @@ from pymultigrid.torch._processes import rank_and_processes
 class BatchSampler(Sampler[Any]):
     """The mini-batches of a schedule, for ``DataLoader(dataset, batch_sampler=...)``; see `Loader` first.
 
-    Step i gives ``step.shape.b`` samples, those at positions ``step.first + rank * b`` and up of the schedule's stream
-    of clips. Every process and every worker computes the same step, so shapes agree without talking; batches are never
-    short and never padded. Resuming is slicing: ``BatchSampler(schedule[start:])`` gives the same batches as the run
-    that was interrupted.
+    Step i has ``step.shape.b`` samples, those from position ``step.first + rank * b`` on of the schedule's stream of
+    clips. Every process and every worker computes the same step, so ranks agree on shapes without communication;
+    batches are never short and never padded. Resuming is slicing: ``BatchSampler(schedule[start:])`` gives the same
+    batches as the interrupted run.
 
     >>> from pymultigrid import Schedule, Shape
     >>> from pymultigrid.torch import BatchSampler
@@ -35,11 +35,11 @@ class BatchSampler(Sampler[Any]):
     >>> print([(len(batch), str(batch[0].step.shape)) for batch in batches][-1])
     (4, '4x16x112x112')
 
-    `Loader` builds one, and gives each batch with its step; this alone is for data loaders of another class. They run
-    ahead of training: the step of a batch is ``sample.step`` in the data set, not where the sampler is.
+    `Loader` builds one and yields each batch with its step; use this directly only for data loaders of another class.
+    They run ahead of training: the step of a batch is ``sample.step`` in the data set, not the sampler's position.
 
-    Gradients are accumulated over micro-batches as if each were a process of its own: the schedule is made for
-    ``processes=world * accumulate``, ``shape.b`` stays what fits into memory, and a step takes `accumulate` batches:
+    Gradients are accumulated over micro-batches as if each were a separate process: make the schedule for
+    ``processes=world * accumulate``; ``shape.b`` stays what fits into memory, and a step takes `accumulate` batches:
 
     >>> schedule = Schedule(Shape(4, 16, 112, 112), samples=100, epochs=10, processes=2)
     >>> batches = iter(BatchSampler(schedule, accumulate=2))
@@ -48,26 +48,26 @@ class BatchSampler(Sampler[Any]):
     ...         batch = next(batches)  # in training: clips, labels = next(batches of the loader)
     ...         assert batch.step == step
 
-    Where torch.distributed gives the rank, all processes must build this, as with ``DistributedDataParallel``: they
-    compare their schedules, seeds, weights and repeats. (A `Loader` compares the lists of videos, too, and the data
-    set's length with the schedule's, which a sampler does not see.)
+    If torch.distributed provides the rank, all processes must build this, as with ``DistributedDataParallel``, because
+    they compare their schedules, seeds, weights and repeats. (A `Loader` also compares the lists of videos, and the
+    data set's length with the schedule's, which a sampler does not see.)
 
     Parameters
     ----------
     schedule
         The steps to take, often a slice. Its ``samples`` is the length of the data set.
     seed
-        The run's, in [0, 2**64): it decides the order of the videos and every grid.
+        The run's seed, in [0, 2**64): it decides the order of the videos and every grid.
     rank
         Which of the ``schedule.processes / accumulate`` processes this is. None: 0 for one process, else
         ``torch.distributed``'s rank.
     accumulate
         Micro-batches per step and process.
     repeats
-        So many consecutive clips of the stream are of one video, each on its own grid (repeated augmentation): as many
-        clips of fewer videos, and `VideoDataset` reads each video of a batch once.
+        How many consecutive clips of the stream are of the same video, each on its own grid (repeated augmentation). A
+        batch then has as many clips of fewer videos, and `VideoDataset` reads each video of a batch once.
     weights
-        One for each video, not negative: videos are drawn with replacement, in proportion. None: every video once in
+        One non-negative weight per video: videos are drawn with replacement, in proportion. None: every video once in
         an epoch.
 
     Raises
@@ -108,16 +108,16 @@ class BatchSampler(Sampler[Any]):
 
     @property
     def drop_last(self) -> bool:
-        """Not there; asked for on several processes it is refused.
+        """Does not exist; with several processes, access raises ValueError.
 
-        Accelerate's ``prepare`` and Lightning's ``use_distributed_sampler`` ask a sampler for it, to deal out the
-        batches of this one over the ranks: once more, since they are this rank's already.
+        Accelerate's ``prepare`` and Lightning's ``use_distributed_sampler`` read it in order to distribute the batches
+        over the ranks, although they already belong to this rank.
         """
         if self.shares.processes > 1:
             raise ValueError(
-                f"the batch sampler gives the batches of rank {self.rank} of {self.shares.processes} already, and a "
-                "framework is about to deal them out over the processes once more; do not prepare this data loader, or "
-                "use Loader(dataset, schedule), which accelerator.prepare leaves as it is (Lightning: "
+                f"the batch sampler already gives the batches of rank {self.rank} of {self.shares.processes}, and a "
+                "framework is about to distribute them over the processes again; do not prepare this data loader, or "
+                "use Loader(dataset, schedule), which accelerator.prepare does not change (Lightning: "
                 "use_distributed_sampler=False)"
             )
         raise AttributeError("a BatchSampler has no drop_last: its batches are never short")
@@ -125,11 +125,11 @@ class BatchSampler(Sampler[Any]):
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __iter__(self) -> Iterator[Any]:  # of Batch; DataLoader is typed for lists alone
+    def __iter__(self) -> Iterator[Any]:  # of Batch; DataLoader is typed for lists only
         return Batches(self)
 
     def since(self, start: int) -> Iterator[Batch]:
-        """Give the batches from micro-batch `start` on, counted from the beginning of the whole schedule."""
+        """Yield the batches from micro-batch `start` on, counted from the beginning of the whole schedule."""
         seed, repeats, samples = self.seed, self.repeats, self.schedule.samples
         for step, positions in self.shares.since(start):
             first = positions[0] // repeats
@@ -140,17 +140,17 @@ class BatchSampler(Sampler[Any]):
             yield Batch(step, positions, tuple(videos), seed, samples)
 
     def _videos(self, first: int, count: int) -> list[int]:
-        """Return which videos are at `count` places of the stream of videos, from `first` on."""
+        """Return the videos at `count` positions of the stream of videos, from `first` on."""
         if self._rising is None:
             return _core.shuffle(first, count, self.schedule.samples, self.seed)
         return _core.draw(first, count, self._rising, self.seed)
 
 
 class Batches(Iterator[Batch]):
-    """The batches of a sampler, from an iterator that can say where it is, as torchdata's StatefulDataLoader asks.
+    """The batches of a sampler, as an iterator with a state, which torchdata's StatefulDataLoader needs.
 
-    Its state counts from the beginning of the whole schedule. So a loader that keeps it goes on rightly, whether the
-    sampler that it is loaded into has the whole schedule or a slice of it.
+    Its state counts from the beginning of the whole schedule, so a loader that saves it continues correctly, whether
+    the sampler that it is loaded into has the whole schedule or a slice.
     """
 
     def __init__(self, sampler: BatchSampler) -> None:
@@ -171,7 +171,7 @@ class Batches(Iterator[Batch]):
         return {"step": step, "micro_batch": micro_batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go to where another iterator was."""
+        """Go to the position of another iterator."""
         shares = self._sampler.shares
         place = state_dict["step"] * shares.accumulate + state_dict["micro_batch"]
         if not shares.start <= place <= shares.start + len(shares):
@@ -203,7 +203,7 @@ class Shares:
         return self.schedule.processes // self.accumulate
 
     def agree(self, mine: dict[str, Any]) -> None:
-        """Refuse what differs between the processes, where there are several: they would not share the same stream."""
+        """Refuse settings that differ between processes, if there are several: they would not share the same stream."""
         if self.processes > 1:
             _agree(mine)
 
@@ -219,7 +219,7 @@ class Shares:
         return self.since(self.start)
 
     def since(self, start: int) -> Iterator[tuple[Step, range]]:
-        """Give them from micro-batch `start` on."""
+        """Yield them from micro-batch `start` on."""
         index, skipped = divmod(start, self.accumulate)
         ranks = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
         pairs = ((step, rank) for step in self.schedule[index - self.schedule.start :] for rank in ranks)
@@ -241,7 +241,7 @@ def _rising(weights: Sequence[float], samples: int) -> NDArray[np.float64]:
         first = wrong[0]
         raise ValueError(f"weights[{first}] ({array[first]}) must be finite and not negative; 0 leaves a video out")
     if not array.any():
-        raise ValueError("weights are all 0; give the videos to draw a weight above 0")
+        raise ValueError("weights are all 0; pass a weight above 0 for the videos to draw")
     return np.cumsum(array / array.max())
 
 
@@ -262,19 +262,19 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
             "call torch.distributed.init_process_group first, or pass rank=; gradient accumulation is accumulate="
         )
     if world is not None and world != running:
-        # With one set of ranks on another schedule, processes would train on the same clips and nobody would notice.
+        # With ranks of another schedule, processes would silently train on the same clips.
         raise ValueError(
             f"torch.distributed runs {world} processes, the schedule is for {running}{each}; "
             f"build it with processes={world * accumulate} (to resume: "
-            f"schedule.with_processes({world * accumulate})), or pass rank= where several processes mean to share clips"
+            f"schedule.with_processes({world * accumulate})), or pass rank= if several processes should share clips"
         )
     return here
 
 
 def _agree(mine: dict[str, Any]) -> None:
-    """Refuse, on every rank, ranks that do not have the same: much later they would wait for each other."""
+    """Refuse, on every rank, settings that differ between ranks; otherwise they would deadlock much later."""
     every: list[dict[str, Any]] = [{} for _ in range(distributed.get_world_size())]
-    # Not over NCCL: objects go through the GPU that is current, which so early may be the first one for every rank.
+    # Not over NCCL: objects go through the current GPU, which at this point may be the first one for every rank.
     group = distributed.new_group(backend="gloo")
     distributed.all_gather_object(every, mine, group)
     distributed.destroy_process_group(group)

@@ -20,13 +20,13 @@ from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
 
 _WHOLE_TRAINING = (
-    "the loader gives the whole training, all epochs of it, so there is no loop over epochs around it; to stop after "
-    "each, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
+    "the loader yields the whole training, all its epochs, so no loop over epochs goes around it; to stop after "
+    "each epoch, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
 )
 
 
 class ScaledLR(LRScheduler):
-    """A torch scheduler written for the baseline, made right for a multigrid schedule.
+    """Adapts a torch scheduler that was written for the baseline to a multigrid schedule.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -46,23 +46,23 @@ class ScaledLR(LRScheduler):
         lr_i = f(floor(s.progress * N)) * s.lr_scale
 
     N is ``schedule.baseline_iterations``, or ``schedule.baseline_epochs`` for a scheduler that counts epochs. At a
-    learning-rate drop of the schedule the clock is exact: the first step of the new LR stage reads the drop's epoch e,
-    or the baseline's first iteration that begins at or after it, ceil(e * samples / global batch). That number, or the
-    one before, is what a milestone in iterations should be. Over a schedule with both cycles off it is the plain
+    learning-rate drop of the schedule the clock is exact: the first step of the new LR stage is at the drop's epoch e,
+    or at the baseline's first iteration that begins at or after it, ceil(e * samples / global batch). A milestone in
+    iterations should be that number, or the one before. For a schedule with both cycles off this is the plain
     scheduler.
 
-    Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) is left as it sets it. After the
-    last step the learning rate stays. A parameter group that joins later comes by `add_param_group`; schedulers with
-    one function per group (LambdaLR) refuse it.
+    Only the learning rate is scaled; a momentum that the scheduler cycles (OneCycleLR) stays as the scheduler sets it.
+    After the last step the learning rate stays. Add later parameter groups by `add_param_group`; schedulers with one
+    function per group (LambdaLR) refuse them.
 
-    Nothing else may write the learning rate meanwhile: a warm-up is part of the scheduler (``SequentialLR``).
+    Nothing else may write the learning rate: make a warm-up part of the scheduler (``SequentialLR``).
 
-    For a function of the baseline's iteration there is ``torch.optim.lr_scheduler.LambdaLR(optimizer, function)``.
+    For a function of the baseline's iteration use ``torch.optim.lr_scheduler.LambdaLR(optimizer, function)``.
 
-    The state holds the step's index, so it does not matter whether a run that resumes builds this on the schedule or
-    on ``schedule[start:]``, and with ``load_state_dict`` the order of building and loading does not matter either.
-    Without it, ``ScaledLR(scheduler, schedule[start:])`` with a fresh scheduler goes to the same learning rate by
-    itself; load the optimizer after that, as torch asks for every scheduler.
+    The state holds the step's index, so a run that resumes may build this on the whole schedule or on
+    ``schedule[start:]``, and with ``load_state_dict`` the order of building and loading does not matter either.
+    Without it, ``ScaledLR(scheduler, schedule[start:])`` with a fresh scheduler advances to the same learning rate by
+    itself; load the optimizer after that, as torch requires for every scheduler.
 
     Parameters
     ----------
@@ -71,28 +71,28 @@ class ScaledLR(LRScheduler):
     schedule
         The steps that will be trained, whole or a slice.
     per
-        What a step of `scheduler` is for the baseline: an ``"iteration"`` or an ``"epoch"``.
+        What a step of `scheduler` is in the baseline: an ``"iteration"`` or an ``"epoch"``.
     steps
-        How many steps the trainer will make, where it counts them itself (``num_training_steps`` of Hugging Face's
-        Trainer, ``len(schedule) * self.trainer.max_epochs`` for Lightning's): more than the schedule has are refused.
+        How many steps the trainer will make, if it counts them itself (``num_training_steps`` of Hugging Face's
+        Trainer, ``len(schedule) * self.trainer.max_epochs`` for Lightning's). More than the schedule has is an error.
 
     Raises
     ------
     TypeError
-        `scheduler` is no torch scheduler, or is ReduceLROnPlateau, which follows a metric and has no clock.
+        `scheduler` is not a torch scheduler, or is ReduceLROnPlateau, which follows a metric and has no clock.
     ValueError
-        `per` is another word, `scheduler` is scaled already, or `steps` are more than the schedule's; a state belongs
-        to another schedule, or to a step outside of this one.
+        `per` is neither, `scheduler` is already scaled, or `steps` exceeds the schedule's; a state belongs to another
+        schedule, or to a step outside this one.
     RuntimeError
-        At the next step: something else has written the learning rate, or stepped `scheduler`; or the optimizer's state
-        was loaded before `scheduler` was built, and the state of this object was not.
+        At the next step: something else has written the learning rate or stepped `scheduler`; or the optimizer's state
+        was loaded before `scheduler` was built, and the state of this object was not loaded.
 
     Warns
     -----
     RuntimeWarning
-        `scheduler` is made for another length than the baseline's; the optimizer is of Adam's family, and the schedule
-        scales rates linearly, SGD's rule; ``step()`` is called after the schedule's end, or
-        while gradients wait for the optimizer; the optimizer steps three times without it.
+        `scheduler` is made for another length than the baseline's; the optimizer is of Adam's family and the schedule
+        scales rates linearly, which is SGD's rule; ``step()`` is called after the schedule's end, or while gradients
+        wait for the optimizer; the optimizer steps three times without it.
 
     Notes
     -----
@@ -117,7 +117,7 @@ class ScaledLR(LRScheduler):
         for odd in (off_the_clock(scheduler, schedule, per), scaled_linearly(scheduler.optimizer, schedule)):
             if odd:
                 warnings.warn(odd, RuntimeWarning, stacklevel=2)
-        # The scheduler's own record, not the groups: another scale may already be in those.
+        # From the scheduler's own record, because the rates in the groups may already be scaled.
         self._unscaled = copies(scheduler.get_last_lr())
         self._scheduler_steps = max(0, getattr(scheduler, "last_epoch", 0))
         other = scaling(self._unscaled, scheduler.optimizer)
@@ -125,7 +125,7 @@ class ScaledLR(LRScheduler):
             rate = float(self._unscaled[0])
             raise ValueError(
                 f"scheduler begins at {rate:g}, to which another ScaledLR has scaled the optimizer's rate by "
-                f"{other.current.lr_scale:g}, and it would be scaled once more; build the optimizer anew, or set the "
+                f"{other.current.lr_scale:g}, and it would be scaled once more; build a new optimizer, or set the "
                 "baseline's rate in its groups before the scheduler is built"
             )
         self._loaded_too_early = self._rates_of_a_loaded_optimizer()
@@ -133,13 +133,13 @@ class ScaledLR(LRScheduler):
         self._updates, self._entered, self._told = 0, -1, False
         super().__init__(scheduler.optimizer, self._start - 1)
         mine = weakref.ref(self)
-        # Accelerate's wrapper is an Optimizer without hooks, around one that has them.
+        # Accelerate's wrapper is an Optimizer without hooks around one that has them.
         inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
         inner.register_step_post_hook(lambda *_: _updated(mine()))
         announce(self)
 
     def step(self, epoch: int | None = None) -> None:
-        """Go on to the next step's learning rate: once an iteration, after ``optimizer.step()``."""
+        """Advance to the next step's learning rate; call it once an iteration, after ``optimizer.step()``."""
         if self.last_epoch == self._start + len(self.schedule):
             warnings.warn(
                 f"lr.step() after the schedule's last step, {self.last_epoch - 1}: {_WHOLE_TRAINING}",
@@ -151,10 +151,10 @@ class ScaledLR(LRScheduler):
         if not self._updates and self._entered == self.last_epoch and not self._told and self._gradients_wait():
             self._told = True
             warnings.warn(
-                f"lr.step() at step {self.last_epoch}, whose gradients wait for optimizer.step(): it belongs after "
-                "that. Where gradients are accumulated over several batches, make the schedule for processes=n * k, "
+                f"lr.step() at step {self.last_epoch}, whose gradients wait for optimizer.step(): call it after "
+                "that. If gradients are accumulated over several batches, make the schedule for processes=n * k, "
                 "pass accumulate=k to the loader, and call both once for k batches (docs/data.md, Gradient "
-                "accumulation). A step that was left out on purpose is no mistake",
+                "accumulation). If you left out the step on purpose, ignore this",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -163,9 +163,9 @@ class ScaledLR(LRScheduler):
         self._note()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group to the optimizer, whose ``"lr"`` is the baseline's, and scale it as the others.
+        """Add a parameter group, whose ``"lr"`` is the baseline's, to the optimizer, and scale it like the others.
 
-        A tenth of the present rate is ``{"params": ..., "lr": lr.scheduler.get_last_lr()[0] / 10}``.
+        For a tenth of the current rate pass ``{"params": ..., "lr": lr.scheduler.get_last_lr()[0] / 10}``.
         """
         self._check_rates()
         self.optimizer.add_param_group(param_group)
@@ -176,7 +176,7 @@ class ScaledLR(LRScheduler):
         self._note()
 
     def _note(self) -> None:
-        """Remember what was written, and where the scheduler inside is."""
+        """Record what was written, and the position of the scheduler inside."""
         self._written = marks(self.optimizer.param_groups)
         self._inner = getattr(self.scheduler, "last_epoch", None)
 
@@ -191,25 +191,25 @@ class ScaledLR(LRScheduler):
             raise RuntimeError(
                 f"parameter group {wrong} has the learning rate {found:g}, and ScaledLR wrote {wrote:g} for step "
                 f"{self.last_epoch} ({own:g} of its scheduler x {scale:g}): something else writes it, a warm-up, a "
-                "finder or another scheduler. What shapes the rate belongs into the scheduler that ScaledLR gets "
-                "(SequentialLR, LambdaLR); step this one alone"
+                "finder or another scheduler. Put everything that changes the rate into the scheduler that ScaledLR "
+                "gets (SequentialLR, LambdaLR), and step only ScaledLR"
             )
         inner = getattr(self.scheduler, "last_epoch", None)
         if inner != self._inner:
             raise RuntimeError(
                 f"the scheduler inside is at its step {inner}, and ScaledLR left it at {self._inner}: something else "
-                "steps it or has loaded it, too; call lr.step() and lr.load_state_dict() alone"
+                "has stepped or loaded it; call only lr.step() and lr.load_state_dict()"
             )
         if len(groups) > len(self._unscaled) and scale != 1:
             number, rate = len(self._unscaled), float(groups[len(self._unscaled)]["lr"])
             raise RuntimeError(
                 f"parameter group {number} joined the optimizer with the learning rate {rate:g} while rates are scaled "
-                f"by {scale:g}, and it may or may not be scaled, too; call lr.add_param_group(group) with the "
-                f'baseline\'s rate as its "lr": {rate:g}, or {rate / scale:g} if it was a share of the present one'
+                f"by {scale:g}, and that rate may already be scaled; call lr.add_param_group(group) with the "
+                f'baseline\'s rate as its "lr": {rate:g}, or {rate / scale:g} if it was a share of the current one'
             )
 
     def _rates_of_a_loaded_optimizer(self) -> str:
-        """Return what is wrong with a fresh scheduler for a slice that took a checkpoint's rate for its first one."""
+        """Return an error message if a fresh scheduler for a slice took a checkpoint's rate as its first, else ''."""
         first = first_rates(self.scheduler)
         if not self._start or self._scheduler_steps or first is None:
             return ""
@@ -224,13 +224,13 @@ class ScaledLR(LRScheduler):
 
     @property
     def current(self) -> Step:
-        """The step whose learning rate the optimizer holds; the last one when training is over."""
+        """The step whose learning rate the optimizer has; the last one after training."""
         return self.schedule[min(self.last_epoch - self._start, len(self.schedule) - 1)]
 
     def get_lr(self) -> list[float | Tensor]:
-        """Advance the scheduler to this step's place on the baseline's clock and return its learning rates, scaled."""
+        """Advance the scheduler to this step on the baseline's clock and return its scaled learning rates."""
         step = self.current
-        # A group that has joined while the scale was 1.
+        # Groups that were added while the scale was 1.
         self._unscaled += copies([group["lr"] for group in self.optimizer.param_groups[len(self._unscaled) :]])
         self._advance(self._clock(step))
         return [lr * step.lr_scale for lr in self._unscaled]
@@ -239,13 +239,14 @@ class ScaledLR(LRScheduler):
         if target < self._scheduler_steps:
             raise ValueError(
                 f"the scheduler has made {self._scheduler_steps} steps and step {self.last_epoch} of the schedule is "
-                f"at baseline step {target}: schedulers only go forward; build both anew, or load their state"
+                f"at baseline step {target}: schedulers only go forward; build both again, or load their state"
             )
         if target == self._scheduler_steps:
             return
-        # Chainable schedulers read the groups: give them back what they left there.
+        # Chainable schedulers read the groups, so restore the rates that they wrote.
         write(self.optimizer.param_groups, self._unscaled)
-        # Going to where a run resumes is no step before optimizer.step(); a user's own is reported by our step().
+        # Advancing to where a run resumes must not raise torch's warning about a step before optimizer.step(); our
+        # step() reports a user's own.
         quiet = not getattr(self.optimizer, "_opt_called", False)
         if quiet:
             with warnings.catch_warnings():
@@ -261,7 +262,7 @@ class ScaledLR(LRScheduler):
         self._unscaled = copies(self.scheduler.get_last_lr())
 
     def meet(self, step: Step) -> None:
-        """Refuse a step at which the learning rate does not stand; `sub_batches` calls it."""
+        """Refuse a step that is not the learning rate's; `sub_batches` calls it."""
         behind = step.index - self.last_epoch
         if behind == 1 and self._entered == self.last_epoch and self._updates == 0:
             self._go_past_a_skipped_step()
@@ -278,17 +279,17 @@ class ScaledLR(LRScheduler):
         self._entered = step.index
 
     def _go_past_a_skipped_step(self) -> None:
-        """Go on where a GradScaler has skipped the optimizer's step, and the trainer the scheduler's with it."""
+        """Make the step that a trainer skipped because a GradScaler had skipped the optimizer's."""
         if self._gradients_wait():
             raise RuntimeError(
                 f"step {self.last_epoch + 1} begins while the gradients of step {self.last_epoch} wait for an "
-                "optimizer step: gradients are accumulated, and the schedule was not told; make it for "
+                "optimizer step: gradients are accumulated, and the schedule does not know of it; make it for "
                 "processes=n * k and pass accumulate=k to the loader (docs/data.md, Gradient accumulation)"
             )
         self.step()
 
     def _gradients_wait(self) -> bool:
-        """Say whether gradients wait for an optimizer step: not those that a GradScaler has found to be infinite."""
+        """Return whether gradients wait for an optimizer step; infinite ones, which a GradScaler skips, do not."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         gradients = [_values(p.grad) for p in parameters if p.grad is not None]
         return any(bool(g.any()) for g in gradients) and all(bool(g.isfinite().all()) for g in gradients)
@@ -303,14 +304,14 @@ class ScaledLR(LRScheduler):
         if self.last_epoch == stop:
             return f"{where}, after the last one: {_WHOLE_TRAINING}"
         if not start <= step.index < stop:
-            return f"{where}; it has the steps {start} to {stop}: give it the schedule that the loader has"
+            return f"{where}; it has the steps {start} to {stop}: pass it the loader's schedule"
         return (
             f"{where}: one of them was not resumed, or they are not from one checkpoint; load the state of the loader "
             "and of the ScaledLR, or build both on the same slice of the schedule"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, plain numbers and the scheduler's own: ``torch.load(weights_only=True)`` takes it."""
+        """Return the state: plain numbers, which ``torch.load(weights_only=True)`` accepts, and the scheduler's own."""
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": copies(self.base_lrs),
@@ -323,7 +324,7 @@ class ScaledLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state of `state_dict` and write its learning rates to the optimizer.
+        """Load a state of `state_dict` and write its learning rates to the optimizer.
 
         Raises
         ------
@@ -362,15 +363,15 @@ class ScaledLR(LRScheduler):
 
 
 def _updated(lr: ScaledLR | None) -> None:
-    """Count the optimizer's steps since the last `ScaledLR.step`, and say at the third what is forgotten.
+    """Count the optimizer's steps since the last `ScaledLR.step`, and warn at the third.
 
-    Not at the second: torch's distributed checkpoints make a step of a fresh optimizer to see its state.
+    Not at the second, because torch's distributed checkpoints step a fresh optimizer to get its state.
     """
     if lr is not None:
         lr._updates += 1
         if lr._updates == 3:
             warnings.warn(
-                "optimizer.step() was called three times without lr.step(): it belongs to every iteration, also where "
+                "optimizer.step() was called three times without lr.step(): call it in every iteration, even if "
                 'the scheduler inside counts epochs (per="epoch")',
                 RuntimeWarning,
                 stacklevel=3,
@@ -378,7 +379,7 @@ def _updated(lr: ScaledLR | None) -> None:
 
 
 def _values(gradient: Tensor) -> Tensor:
-    """Return the numbers of a gradient that lie on this process."""
+    """Return the values of a gradient that are on this process."""
     local: Tensor = getattr(gradient, "to_local", lambda: gradient)()
     return local._values() if local.is_sparse else local
 
@@ -393,7 +394,7 @@ def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
         raise ValueError("scheduler is a ScaledLR already; pass the scheduler inside it, freshly built")
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(
-            f"scheduler ({reprlib.repr(scheduler)}) must be a torch LRScheduler; LambdaLR makes one of a function"
+            f"scheduler ({reprlib.repr(scheduler)}) must be a torch LRScheduler; LambdaLR makes one from a function"
         )
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule ({schedule!r}) must be a pymultigrid.Schedule")

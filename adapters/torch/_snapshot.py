@@ -1,4 +1,4 @@
-"""Everything of a model that passes may change, taken before them and put back to the bit."""
+"""Saves everything of a model that forward and backward passes may change, and restores it bit for bit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._pytree import tree_leaves
 
-# Among them are a module's own: of parameters, buffers, modules and hooks.
+# These include a module's own containers of parameters, buffers, modules and hooks.
 _CONTAINERS = (dict, list, set, deque)
 
 
 @contextmanager
 def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Train inside, with gradients of zero; everything is as it was afterwards.
+    """Train inside, starting with gradients of zero, and restore everything afterwards.
 
-    That is: parameters, gradients, buffers and other tensors of the modules, their attributes, hooks and generators,
-    the random state of torch, NumPy and Python. Values are kept in main memory, so that a GPU's memory is what it is
-    without them. Hooks that run where a parameter has its gradient are off inside: they step an optimizer in backward.
+    That is parameters, gradients, buffers and other tensors of the modules, their attributes, hooks and generators, and
+    the random state of torch, NumPy and Python. Values are kept in main memory, so that they do not count in a GPU's
+    memory. Hooks that run after a parameter has its gradient are disabled inside, because they step an optimizer.
     """
     _refuse(model)
     parameters = list(model.parameters())
@@ -41,7 +41,7 @@ def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
             if not model.training:
                 model.train()
             for parameter in parameters:
-                # Between steps of a loop they are there, and in its peak.
+                # A loop holds them between steps, so they belong to its peak.
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
             yield
     finally:
@@ -50,7 +50,7 @@ def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _refuse(model: nn.Module) -> None:
-    """Refuse what can't be taken or put back."""
+    """Refuse a model that can't be saved or restored."""
     for name, module in model.named_modules():
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             raise ValueError(
@@ -60,13 +60,13 @@ def _refuse(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if getattr(parameter, "_in_backward_optimizers", None):
             raise ValueError(
-                f"parameter {name} has an optimizer that steps inside of backward(), from "
+                f"parameter {name} has an optimizer that steps inside backward(), from "
                 "_apply_optimizer_in_backward: preflight would train it; call preflight before that"
             )
 
 
 def _attributes(module: nn.Module) -> Callable[[], None]:
-    """Return what puts back the attributes of a module and what its containers hold."""
+    """Return a function that restores the attributes of a module and the contents of its containers."""
     attributes = dict(vars(module))
     held = [(value, copy.copy(value)) for value in attributes.values() if isinstance(value, _CONTAINERS)]
 
@@ -84,7 +84,7 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
 
 
 def _values(model: nn.Module) -> Iterator[Callable[[], object]]:
-    """Give what puts back the values of each tensor and the state of each generator that the modules hold."""
+    """Yield functions that restore the values of each tensor and the state of each generator in the modules."""
     seen = set()
     for module in model.modules():
         for value in (*module.parameters(False), *module.buffers(False), *tree_leaves(dict(vars(module)))):
@@ -92,7 +92,9 @@ def _values(model: nn.Module) -> Iterator[Callable[[], object]]:
                 continue
             seen.add(id(value))
             if isinstance(value, Tensor):
-                local = value.to_local() if hasattr(value, "to_local") else value  # a process' part of a sharded one
+                local = (
+                    value.to_local() if hasattr(value, "to_local") else value
+                )  # this process's part of a sharded one
                 yield partial(local.data.copy_, local.detach().to("cpu", copy=True))
             elif isinstance(value, torch.Generator):
                 yield partial(value.set_state, value.get_state())
@@ -109,7 +111,7 @@ def _put_back(parameter: nn.Parameter, grad: Tensor | None, requires_grad: bool)
 
 @contextmanager
 def _without_hooks(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Take the hooks off that run after a parameter has its gradient; torch goes through this very dict of them."""
+    """Remove the hooks that run after a parameter has its gradient, from the dict that torch iterates over."""
     hooks = [(own, dict(own)) for own in (p._post_accumulate_grad_hooks for p in parameters) if own]
     for own, _ in hooks:
         own.clear()

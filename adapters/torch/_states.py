@@ -1,4 +1,4 @@
-"""What the state of a part says of the schedule it belongs to."""
+"""The schedule in the states of `Loader` and `ScaledLR`, and its check on loading."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pymultigrid import Schedule
 
 
 def of_one_process(schedule: Schedule) -> dict[str, Any]:
-    """Return the whole schedule as it is on any number of processes."""
+    """Return the whole schedule in a form that does not depend on the number of processes."""
     return schedule.whole.with_processes(1).to_dict()
 
 
 def check_state(state: Any, kind: str, names: tuple[str, ...], schedule: Schedule) -> None:
     """Refuse a state that is not of this kind of object, or is of another schedule."""
     if not isinstance(state, Mapping):
-        raise TypeError(f"state_dict ({reprlib.repr(state)}) must be what {kind}.state_dict() gave")
+        raise TypeError(f"state_dict ({reprlib.repr(state)}) must be what {kind}.state_dict() returned")
     missing = [name for name in (*names, "schedule") if name not in state]
     if missing:
-        raise ValueError(f"state_dict has no {missing[0]!r}; it must be what {kind}.state_dict() gave")
+        raise ValueError(f"state_dict has no {missing[0]!r}; it must be what {kind}.state_dict() returned")
     mine, theirs = of_one_process(schedule), state["schedule"]
     for name in mine:
         if mine[name] != theirs.get(name):

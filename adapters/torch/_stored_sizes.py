@@ -1,4 +1,4 @@
-"""Sizes of the full shape that a model keeps in attributes of its modules and of their `config`."""
+"""Sizes of the full shape that a model stores in attributes of its modules and of their `config`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-# What an attribute counts, by its name: pixels (or frames) of the clip, or cells, which are patches.
+# The unit of an attribute, by its name: pixels (or frames) of the clip, or cells, which are patches.
 _NAMES = (
     (re.compile(r"_?(num_frames|frames_per_clip)"), "pixels", ("t",)),
     (re.compile(r"_?(image|img|crop|input)_size"), "pixels", ("hw", "thw")),
@@ -35,7 +35,7 @@ class StoredSize:
     axes: str
 
     def at(self, pixels: dict[str, int], cells: dict[str, int]) -> Any:
-        """Return what the attribute holds of a model that is built for these sizes."""
+        """Return the value that the attribute has in a model that is built for these sizes."""
         value = getattr(self.owner, self.attribute)
         sizes = [(pixels if self.unit == "pixels" else cells)[axis] for axis in self.axes]
         if self.unit == "count":
@@ -44,7 +44,7 @@ class StoredSize:
 
 
 def stored_sizes(model: nn.Module, pixels: dict[str, int], cells: dict[str, int]) -> Iterator[StoredSize]:
-    """Give the attributes with a known name that hold the full shape's sizes, each once."""
+    """Yield the attributes with a known name that hold the full shape's sizes, each once."""
     seen = set()
     for path, module in model.named_modules():
         for prefix, owner in ((path, module), (f"{path}.config", module.__dict__.get("config"))):
@@ -56,7 +56,7 @@ def stored_sizes(model: nn.Module, pixels: dict[str, int], cells: dict[str, int]
 
 
 def _meaning(attribute: str, value: Any, pixels: dict[str, int], cells: dict[str, int]) -> tuple[str, str] | None:
-    """Return unit and axes of an attribute's value; None where it is no such size."""
+    """Return the unit and axes of an attribute's value; None if it is not such a size."""
     if not isinstance(value, (int, tuple, list)) or isinstance(value, bool) or hasattr(value, "_fields"):
         return None
     for name, unit, choices in _NAMES:

@@ -1,4 +1,4 @@
-"""Streams as a data set: the steps of a schedule over items that come as they come."""
+"""A data set for streams: the steps of a schedule over items in the order in which they arrive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pymultigrid.torch._sampler import Shares
 class StreamDataset(IterableDataset[Any]):
     """The mini-batches of a schedule, from a stream of items, for ``DataLoader(dataset, batch_size=None)``.
 
-    ``Loader(source, schedule, read=read)`` builds one, and gives each batch with its step.
+    ``Loader(source, schedule, read=read)`` builds one and yields each batch with its step.
 
-    `source` is anything that can be iterated again and again: WebDataset, a streaming Hugging Face data set,
-    ``ray.data``'s ``iter_rows()``, a list of files. ``read(item, sample)`` makes (clip, label) of an item, on the grid
-    that ``sample.grid(extent)`` draws:
+    `source` is anything that can be iterated repeatedly: WebDataset, a streaming Hugging Face data set,
+    ``ray.data``'s ``iter_rows()``, a list of files. ``read(item, sample)`` makes (clip, label) from an item, on the
+    grid that ``sample.grid(extent)`` draws:
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -38,22 +38,22 @@ class StreamDataset(IterableDataset[Any]):
     >>> len(loader) == len(schedule)
     True
 
-    With ``batch_size=`` left out the loader would make batches of these batches.
+    Without ``batch_size=None`` the loader would make batches of these batches.
 
-    A source that has ``set_epoch``, as Hugging Face's do, is told the pass it is in, counted over the whole schedule:
-    one that shuffles then has another order in each. Others shuffle anew by themselves, or not at all.
+    A source that has ``set_epoch``, as Hugging Face's do, gets the number of the pass, counted over the whole schedule,
+    so that a shuffling source has a new order in each. Others reshuffle by themselves, or not at all.
 
-    A source that runs out starts again, so every process gives every step of the schedule, at its shape, whatever the
-    amount of its data: ranks never wait for each other's. With n workers, worker w makes the steps w, w + n, ... of its
-    own share of the source, and the loader hands them out in order. Which share that is:
+    A source that runs out starts again, so every process yields every step of the schedule, at its shape, however much
+    data it has, and ranks never wait for each other's data. With n workers, worker w makes the steps w, w + n, ... from
+    its own share of the source, and the loader returns them in order. The shares are:
 
     - among workers, a ``torch.utils.data.IterableDataset`` (WebDataset and Hugging Face's are) divides itself, as torch
-      asks of it; of any other source worker w takes the items w, w + n, ...;
-    - among processes, each is given its own source (``wds.split_by_node``, ``split_dataset_by_node``,
+      requires; of any other source worker w takes the items w, w + n, ...;
+    - among processes, each gets its own source (``wds.split_by_node``, ``split_dataset_by_node``,
       ``streaming_split``, a part of the files).
 
-    Resuming is slicing here too, ``StreamDataset(source, schedule[start:], ...)``: shapes, grids and learning rates go
-    on exactly. Which item comes next is the source's to know; it starts where you let it.
+    Resuming is slicing here too, ``StreamDataset(source, schedule[start:], ...)``: shapes, grids and learning rates
+    continue exactly. The source alone decides which item comes next; it starts where you let it.
 
     Parameters
     ----------
@@ -62,21 +62,21 @@ class StreamDataset(IterableDataset[Any]):
     schedule
         The steps to take, often a slice. A stream needs no ``samples``: ``Schedule(shape, iterations=...)`` will do.
     read
-        Makes (clip, label), or whatever `collate` takes, of an item and its `Sample`. With workers that are not forked
-        it must be a function of a module.
+        Makes (clip, label), or whatever `collate` takes, from an item and its `Sample`. With workers that are not
+        forked it must be a function of a module.
     seed
-        The run's, in [0, 2**64): it decides every grid.
+        The run's seed, in [0, 2**64): it decides every grid.
     rank, accumulate
         As in `BatchSampler`.
     collate
-        Makes a batch of a list of what `read` gave.
+        Makes a batch from a list of the results of `read`.
 
     Raises
     ------
     ValueError
-        `rank`, `seed` or `accumulate` as in `BatchSampler`; while reading, a source without items.
+        As in `BatchSampler` for `rank`, `seed` and `accumulate`; while reading, a source without items.
     TypeError
-        `source` can't be iterated, or only once; `read` can't be called.
+        `source` can't be iterated, or only once; `read` is not callable.
 
     Notes
     -----
@@ -120,7 +120,7 @@ class StreamDataset(IterableDataset[Any]):
         return (batch for _, batch in self.pairs())
 
     def pairs(self) -> Iterator[tuple[Step, Any]]:
-        """Give each batch with its step."""
+        """Yield each batch with its step."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         items = self._items(number, workers)
@@ -136,13 +136,13 @@ class StreamDataset(IterableDataset[Any]):
             yield step, collated
 
     def _items(self, worker: int, workers: int) -> Iterator[Any]:
-        """Give the worker's items for ever."""
+        """Yield the worker's items, endlessly."""
         divides_itself = isinstance(self.source, IterableDataset)
         source, schedule = _of_this_process(self.source), self.shares.schedule
         set_epoch = getattr(source, "set_epoch", None)
         for number in count(schedule[0].first // schedule.samples):
             if set_epoch is not None:
-                set_epoch(number)  # else a shuffled source has the same order each time
+                set_epoch(number)  # otherwise a shuffled source has the same order each time
             nothing = True
             for item in source if divides_itself else islice(source, worker, None, workers):
                 nothing = False
@@ -150,13 +150,13 @@ class StreamDataset(IterableDataset[Any]):
             if nothing:
                 share = f"worker {worker} of {workers}" if workers > 1 else "anyone"
                 raise ValueError(
-                    f"source has no item for {share}; give it more items (or shards, where it is read shard by shard) "
+                    f"source has no item for {share}; pass one with more items (or shards, if read shard by shard) "
                     "than there are workers, or use fewer workers"
                 )
 
 
 def _of_this_process(source: Iterable[Any]) -> Iterable[Any]:
-    """Return a copy of a source that counts passes: Hugging Face's share the count between workers."""
+    """Return a copy of a source that counts passes, because Hugging Face's share the count between workers."""
     if get_worker_info() is None or not hasattr(source, "set_epoch"):
         return source
     return copy.deepcopy(source)

@@ -1,4 +1,4 @@
-"""The context of a step: where its forward and backward run, and where step, clips and learning rate are compared."""
+"""The context in which a step's forward and backward run, and which compares step, clips and learning rate."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from pymultigrid.torch._kinds import check_model
 def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     """Split the mini-batch of every SubBatchNorm in `model` for one step, and undo it on exit.
 
-    The number of splits, which ``with ... as splits`` gives, is ``max(1, step.base.b // base)``: about `base` clips
-    each with respect to the long cycle, held over the short cycle, whose larger mini-batches have larger sub-batches.
-    With activation checkpointing keep ``backward()`` inside the ``with``: it runs the forward again, and is refused
-    outside, where the step is not known.
+    The number of splits, the value of ``with ... as splits``, is ``max(1, step.base.b // base)``: about `base` clips
+    each in the long cycle. It is constant over the short cycle, whose larger mini-batches have larger sub-batches. With
+    activation checkpointing call ``backward()`` inside the ``with``, because it runs the forward again, which is
+    refused outside, where the step is not known.
 
-    Where ``step.base.b``, the clips of one process, is below `base` and ``torch.distributed`` runs several processes,
-    ``ceil(base / step.base.b)`` neighbouring ranks share their statistics, or all if they are fewer. Every process
-    must then come here for the same steps. `base` is the dial: with ``base=schedule.shape.b`` no ranks ever share.
+    If ``step.base.b``, the clips of one process, is below `base` and ``torch.distributed`` runs several processes,
+    ``ceil(base / step.base.b)`` neighbouring ranks share their statistics, or all if they are fewer. Every process must
+    then enter this for the same steps. `base` controls it: with ``base=schedule.shape.b`` no ranks ever share.
 
-    It is also where what belongs together is compared, with batch norm or without: the `ScaledLR` of the model's
-    parameters must stand at this step, a batch norm must see this step's clips, and the first input of each shape
-    should have the step's frames, height and width.
+    With batch norm or without, this also checks the loop: the `ScaledLR` of the model's parameters must be at this
+    step, a batch norm must get this step's clips, and the first input of each shape should have the step's frames,
+    height and width.
 
     >>> import torch
     >>> from pymultigrid import Schedule, Shape
@@ -49,9 +49,9 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     TypeError
         `step` is not a Step.
     ValueError
-        `base` is below 1; the model's batch norms were not converted; or a batch norm sees another number of clips.
+        `base` is below 1; the model's batch norms were not converted; or a batch norm gets another number of clips.
     RuntimeError
-        The learning rate stands at another step, or a checkpointed layer runs again after the ``with``.
+        The learning rate is at another step, or a checkpointed layer runs again after the ``with``.
 
     Warns
     -----
@@ -81,14 +81,14 @@ def sub_batches(model: nn.Module, step: Step, base: int = 8) -> Iterator[int]:
     _check_scaled(model, step)
 
 
-# By model: the shapes at which its batch norms were looked through, and those whose input was compared.
+# By model: the shapes at which its batch norms were checked, and those whose input was compared.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
-_unscaled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the models that were found to train without a ScaledLR
+_unscaled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the models that were warned to train without a ScaledLR
 _comparing: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by model: the step whose input is awaited
 
 
 def _check_scaled(model: nn.Module, step: Step) -> None:
-    """Warn once of a model that is trained in larger batches at the learning rate of the baseline's."""
+    """Warn once of a model that trains on larger batches at the baseline's learning rate."""
     if step.lr_scale == 1 or any_live() or model in _unscaled:
         return
     if any(p.grad is not None for p in model.parameters()):
@@ -119,10 +119,10 @@ def _watching(model: nn.Module, step: Step, seen: set[Shape]) -> Iterator[None]:
 
 
 def _compare(model: nn.Module, args: Any, kwargs: Any) -> None:
-    """Warn of an input that is not of the step's shape; a function of the module, so that a model can be pickled."""
+    """Warn of an input that does not have the step's shape. A module-level function, so that models can be pickled."""
     if torch.compiler.is_compiling():
         return
-    step = _comparing.pop(model, None)  # a copy that was made inside of the step has the hook, and no step
+    step = _comparing.pop(model, None)  # a copy that was made inside the step has the hook but no step
     if step is None:
         return
     _known[model][1].add(step.shape)

@@ -1,4 +1,4 @@
-"""Batch norms that `SubBatchNorm.convert` has not made sub-batch ones: which they are, and who has been told."""
+"""Batch norms that `SubBatchNorm.convert` did not convert, and which of them a warning has named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.weak import WeakIdKeyDictionary
 
-_NAMED = 3  # of many layers a message names so many
+_NAMED = 3  # how many layers a message names at most
 
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the layers that a warning has named, or that were left by choice
 
@@ -33,7 +33,7 @@ def unconverted(model: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]
 
 
 def leave_out(norms: Mapping[str, nn.Module], chosen: tuple[type, ...] = ()) -> None:
-    """Warn, once a layer, of batch norms that stay as they are; not of those of the `chosen` classes."""
+    """Warn, once per layer, of batch norms that stay as they are, except those of the `chosen` classes."""
     new = {name: module for name, module in norms.items() if module not in _told}
     for module in new.values():
         _told[module] = True
@@ -51,7 +51,7 @@ def leave_out(norms: Mapping[str, nn.Module], chosen: tuple[type, ...] = ()) -> 
 
 
 def listed(modules: Mapping[str, nn.Module]) -> str:
-    """Return names and classes of layers for a message: a few, and how many more."""
+    """Return the names and classes of a few layers for a message, and how many more there are."""
     names = [f"{name} ({type(module).__name__})" for name, module in list(modules.items())[:_NAMED]]
     more = len(modules) - len(names)
     return f"batch norm{'s' * (len(modules) > 1)} {', '.join(names)}{f' and {more} more' if more else ''}"
@@ -60,10 +60,10 @@ def listed(modules: Mapping[str, nn.Module]) -> str:
 def as_torch_fuses(
     classes: Mapping[type[nn.Module], type[nn.Module]], revert: Callable[[nn.Module], nn.Module]
 ) -> None:
-    """Let ``torch.ao.quantization.fuse_modules`` do with our classes what it does with torch's.
+    """Make ``torch.ao.quantization.fuse_modules`` treat our classes like torch's.
 
-    It looks up the classes of the layers in one table, before it calls anything of theirs. The layers it is given go
-    into the fused one, so they can be reverted.
+    It looks up the classes of the layers in a table before it calls any of their methods. The layers end up in the
+    fused one, so they can be reverted.
     """
     table = getattr(torch.ao.quantization.fuser_method_mappings, "_DEFAULT_OP_LIST_TO_FUSER_METHOD", {})
 
@@ -76,5 +76,5 @@ def as_torch_fuses(
 
 
 def _is_scripted(module: nn.Module) -> bool:
-    """Return whether it is a batch norm in a scripted or traced model, whose class is ScriptModule and nothing more."""
+    """Return whether it is a batch norm in a scripted or traced model, where its class is only ScriptModule."""
     return isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in getattr(module, "original_name", "")

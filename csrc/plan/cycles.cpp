@@ -9,20 +9,19 @@
 namespace multigrid {
 namespace {
 
-// The full mini-batch may take all the memory there is; costs this close were measured alike.
+// Tighter than kBudget because the full mini-batch may already fill the memory; costs this close are measurement noise.
 constexpr double kMeasuredBudget = 1.01;
-// Where the paper's last LR stage begins on Kinetics-400 (epoch 196 of 239): long cycles end there if no LR drop says
-// so.
+// The start of the paper's last LR stage on Kinetics-400 (epoch 196 of 239). Long cycles end there without LR drops.
 constexpr double kFineTuningStart = 196.0 / 239.0;
 
-// A stage's shapes, and a: the mean over them of batch / baseline batch (reference: "avg_bs").
+// A stage's shapes and the mean over them of batch / baseline batch, the paper's a (reference: "avg_bs").
 struct Level {
   std::vector<Shape> shapes;
   double mean_batch_factor;
 };
 
-// How many times a batch grows when the cost of its clips falls from `full` to `cost`: the ratio, rounded to the
-// nearest as the reference does, or down where the nearest would break the budget.
+// The factor by which a batch grows when the cost of its clips falls from `full` to `cost`: the ratio, rounded to
+// nearest as in the reference, or down if rounding to nearest would exceed the budget.
 double batch_factor(double full, double cost, double growth) {
   const double ideal = full / cost;
   double factor = std::nearbyint(std::pow(ideal, growth));
@@ -68,8 +67,8 @@ class Shaper {
   }
 
  private:
-  // A base and its short cycle. Measured batches grow from those of `from`: from the full shape where they can, so that
-  // the same clips have the same batch in every stage.
+  // A base and its short cycle. Batches by measured costs grow from the batch of `from`. Unless a phase gives its
+  // batch, that is the full shape, so that the same clip size has the same batch in every stage.
   Level level(const Shape& base, const Shape& from) const {
     const double cost = clip_cost(rules_, base);
     Level out{{}, 0};
@@ -89,18 +88,18 @@ class Shaper {
     }
     out.shapes.push_back(base);
     own += double(base.b) / double(full_.b);
-    // The reference takes a from sizes before they are rounded. Where a rule it does not know made the batches, a is
-    // what they are, so that all stages of a cycle get the same number of iterations.
+    // The reference computes a from sizes before rounding. If a rule that it does not have changed the batches, a is
+    // their actual mean, so that all stages of a cycle get the same number of iterations.
     out.mean_batch_factor = (regular ? reference : own) / double(out.shapes.size());
     return out;
   }
 
-  // Of a clip of `cost`, as many as cost what those of `from` do, or fewer with a smaller growth.
+  // How many clips of `cost` cost as much as the batch of `from`; fewer with a smaller growth.
   double grown(const Shape& from, double cost) const {
     return std::min(0x1p53, double(from.b) * std::pow(clip_cost(rules_, from) / cost, rules_.growth));
   }
 
-  // Rounded to the nearest multiple, or down where that would break the budget.
+  // Rounded to the nearest multiple, or down if that would exceed the budget.
   std::int64_t batch(double wanted, double cost) const {
     const std::int64_t m = rules_.multiple_b;
     std::int64_t b = round_to(wanted, m);
@@ -108,7 +107,7 @@ class Shaper {
     return std::max(m, b);
   }
 
-  // `ratio`: the cost of the base's clip / the wanted clip's; `cost`: that of the clip it is rounded to.
+  // `ratio`: cost of the base's clip / cost of the wanted clip; `cost`: cost of that clip after rounding.
   std::int64_t short_batch(const Shape& base, double ratio, double cost) const {
     double times = std::nearbyint(std::pow(ratio, rules_.growth));
     if (times * double(base.b) * cost > budget_) {
@@ -165,7 +164,7 @@ std::vector<double> raw_epochs(const Rules& rules, const std::vector<double>& bo
   return raw;
 }
 
-// Each cycle is one stretch of the baseline's clock; the last two meet in the middle of fine-tuning.
+// Each cycle is one stretch of the baseline's clock. The last two stretches meet in the middle of fine-tuning.
 std::vector<ClockStretch> cycle_clock(const Rules& rules, const std::vector<double>& bounds,
                                       const std::vector<PlannedStage>& stages, std::size_t stages_per_cycle) {
   const std::size_t cycles = bounds.size() - 1;
@@ -206,15 +205,15 @@ Plan plan_long_cycles(const Rules& rules, const Shaper& shaper, const std::vecto
 
 void check_factors(const char* name, std::size_t factors) {
   if (factors > std::size_t(most_factors)) {
-    refuse(name, " has ", factors, " factors, which is no cycle to train in; at most ", most_factors, " are taken");
+    refuse(name, " has ", factors, " factors; a cycle has at most ", most_factors, ": leave some out");
   }
 }
 
-// Before they are made: so many stages, each with its short cycle and its base.
+// Checked before the stages, each with its short cycle and its base, are made.
 void check_stages(double stages, const std::vector<double>& short_cycle) {
   if (stages > double(most_stages) || stages * double(short_cycle.size() + 1) > double(most_shapes)) {
     refuse("the plan has ", stages, " stages of ", short_cycle.size() + 1, " shapes; at most ", most_stages,
-           " stages and ", most_shapes, " shapes in all are planned: take fewer cycles or phases");
+           " stages and ", most_shapes, " shapes in all are supported: take fewer cycles or phases");
   }
 }
 
@@ -231,12 +230,12 @@ void check(const Rules& rules, const Phase& phase) {
   check_phase(phase);
   if (!(phase.t <= double(full.t) && phase.h <= double(full.h) && phase.w <= double(full.w))) {
     refuse("a phase of ", phase.t, "x", phase.h, "x", phase.w, " exceeds the baseline's ", full.t, "x", full.h, "x",
-           full.w, "; the baseline is the largest shape: pass that one as shape");
+           full.w, "; the baseline is the largest shape: pass the largest as shape");
   }
   check_factor("a phase", phase.t / double(full.t), "frames", full.t, rules.multiple_t);
   check_factor("a phase", phase.h / double(full.h), "rows", full.h, rules.multiple_hw);
   check_factor("a phase", phase.w / double(full.w), "columns", full.w, rules.multiple_hw);
-  if (phase.b == 0) return;  // by the rule, which keeps the budget
+  if (phase.b == 0) return;  // the batch follows from the rules, which keep the budget
   check_multiples(rules, "a phase's", phase.b, phase.t, phase.h, phase.w);
   const double cost = clip_cost(rules, phase.t, phase.h, phase.w), budget = double(full.b) * clip_cost(rules, full);
   if (phase.b * cost > kBudget * budget) {
@@ -286,7 +285,7 @@ Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, cons
 Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle) {
   check_rules(rules);
   check_short(rules, short_cycle);
-  if (phases.empty()) refuse("phases is empty; give at least one");
+  if (phases.empty()) refuse("phases is empty; pass at least one");
   check_stages(double(phases.size()), short_cycle);
   const Shaper shaper(rules, short_cycle);
   const double close = 1e-9 * rules.baseline_epochs;
@@ -295,7 +294,7 @@ Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std
   for (const Phase& phase : phases) {
     check(rules, phase);
     end_epoch += phase.epochs;
-    // A drop where a phase ends is at its end, whatever the sum's last bit says.
+    // A drop at the end of a phase is exactly there, whatever the last bit of the sum.
     auto drop = std::lower_bound(rules.lr_drops.begin(), rules.lr_drops.end(), end_epoch - 2 * close);
     for (; drop != rules.lr_drops.end() && *drop < end_epoch + 2 * close; ++drop) {
       if (std::abs(*drop - end_epoch) < close) end_epoch = *drop;

@@ -34,27 +34,27 @@ struct Factor {
   double t, h, w;
 };
 
-// Throws std::invalid_argument for what is no fraction.
+// Throws std::invalid_argument unless each is in (0, 1].
 void check(const Factor& factor);
 
-// Sizes before rounding that a schedule stays at for `epochs`; b = 0 means: by the growth of the batch.
+// Sizes, before rounding, that a schedule trains at for `epochs`. b = 0: the batch follows from the rules.
 struct Phase {
   double epochs;
   double b, t, h, w;
 };
 
 // These throw std::invalid_argument with the argument, its value, the rule and the next move.
-// What a phase must be, whatever the baseline is.
+// The check of a phase that needs no baseline.
 void check_phase(const Phase& phase);
-// Long cycles between LR drops (`cycles` equal ones where there are none), then fine-tuning; an empty long cycle gives
-// the LR stages at the baseline's shape. `short_cycle`: spatial factors below each stage's base, none where it is
-// empty. epoch_factor: epochs of this schedule / epochs of the baseline.
+// Long cycles between LR drops (`cycles` equal ones if there are no drops), then fine-tuning. An empty long cycle gives
+// the LR stages at the baseline's shape. `short_cycle`: spatial factors of the steps before each base; may be empty.
+// epoch_factor: epochs of this schedule / epochs of the baseline.
 Plan plan_cycles(const Rules& rules, const std::vector<Factor>& long_cycle, const std::vector<double>& short_cycle,
                  int cycles, double epoch_factor);
 // The phases in order; together they last `baseline_epochs`.
 Plan plan_phases(const Rules& rules, const std::vector<Phase>& phases, const std::vector<double>& short_cycle);
-// Phases whose sizes rise linearly from `start` to the full shape: `stages` of equal length over the share `full_from`
-// of the training, but for the last, which is at the full shape for the rest.
+// Phases whose sizes rise linearly from `start` to the full shape. All but the last of the `stages` share the fraction
+// `full_from` of the training equally; the last is at the full shape for the rest.
 Plan plan_progressive(const Rules& rules, const Factor& start, int stages, double full_from);
 
 }  // namespace multigrid

@@ -15,7 +15,7 @@ struct Axis {
   double stride() const { return span / double(size); }
 };
 
-// What a frame past the end of a short video means: a mistake, the last frame, or the video again.
+// What a frame past the end of a short video is: an error, the last frame, or the video from its start again.
 enum class Beyond : int { error, clamp, loop };
 
 struct Grid {
@@ -23,13 +23,13 @@ struct Grid {
   Beyond beyond;
 };
 
-// Where a source coordinate lies on the output, both continuous: cell i covers [i, i + 1).
+// Maps a source coordinate to an output coordinate, both continuous: cell i covers [i, i + 1).
 inline double map_point(const Axis& axis, double source) { return (source - axis.start) / axis.stride(); }
 
-// Throws std::invalid_argument for an axis that covers nothing.
+// Throws std::invalid_argument for an empty or infinite axis.
 void check(const Axis& axis);
 
-// `count` numbers, x and y by turns, to the clip; and boxes (x0, y0, x1, y1), whose corners a flip swaps.
+// Map `count` numbers, alternately x and y, to the clip; and boxes (x0, y0, x1, y1), whose corners a flip swaps.
 void map_points(const Grid& grid, const double* from, std::int64_t count, double* to);
 void map_boxes(const Grid& grid, const double* from, std::int64_t count, double* to);
 

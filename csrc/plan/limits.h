@@ -1,5 +1,5 @@
-// How large a count may be: beyond what any training has, and small enough that no product of them overflows. Python
-// refuses what is larger by the same numbers (pymultigrid._core.limits); docs/limits.md is the table.
+// The largest value of each count: more than any training needs, and small enough that no product of them overflows.
+// Python checks against the same numbers (pymultigrid._core.limits); docs/limits.md lists them.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// How bad input is refused: a ValueError that says the argument, its value, the rule and the next move.
+// refuse: raises ValueError with the argument, its value, the rule and the next move.
 //
-// The message is made without streams: where the compiler links its standard library into this module, as some do by
-// default, a stream that writes a number crashes the interpreter (seen with g++ 13 beside Python 3.12).
+// The message is made without streams. If the compiler links its standard library into this module, as some do by
+// default, a stream that writes a number crashes the interpreter (seen with g++ 13 and Python 3.12).
 #pragma once
 
 #include <cstdio>

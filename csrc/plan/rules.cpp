@@ -39,7 +39,7 @@ double clip_cost(const Rules& rules, double t, double h, double w) {
   const auto found = rules.costs.find({s.t, s.h, s.w});
   if (found == rules.costs.end()) {
     refuse("costs has no clip of ", s.t, "x", s.h, "x", s.w,
-           "; it must have every clip of the schedule: measure the schedule planned with the same arguments "
+           "; it must have every clip size of the schedule: measure the schedule that the same arguments plan "
            "without costs");
   }
   return found->second;

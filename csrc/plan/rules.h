@@ -1,5 +1,4 @@
-// Rules: what every plan follows. The baseline, and how sizes and batches may change: the only rounding of shapes in
-// the project.
+// Rules: the baseline, and how every plan may change sizes and batches. The only rounding of shapes in the project.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +14,10 @@ namespace multigrid {
 // No step costs more than this times the baseline's B x T x H x W.
 constexpr double kBudget = 1.05;
 
-// What a clip of (t, h, w) costs, in any unit; empty: t h w, its sampling points.
+// The cost of a clip of (t, h, w), in any unit. Empty: its sampling points, t h w.
 using Costs = std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, double>;
 
-// What every plan needs: the baseline and how its batch and sizes may change.
+// The baseline and how its batch and sizes may change.
 struct Rules {
   Shape baseline;
   double baseline_epochs;
@@ -32,9 +31,9 @@ struct Rules {
 // Half to even, to a multiple, at least one multiple.
 std::int64_t round_to(double value, std::int64_t multiple);
 
-// The sizes, rounded; the batch is still open.
+// The sizes, rounded; the batch is not set yet.
 Shape sized(const Rules& rules, double t, double h, double w);
-// The cost of a clip, which every batch follows: what was measured at its sizes, or its sampling points.
+// The cost of a clip, from which every batch follows: the measured one of its sizes, or its sampling points.
 double clip_cost(const Rules& rules, double t, double h, double w);
 double clip_cost(const Rules& rules, const Shape& s);
 
@@ -42,7 +41,7 @@ double clip_cost(const Rules& rules, const Shape& s);
 void check_rules(const Rules& rules);
 // A factor is a fraction of the baseline's size.
 void check_fraction(const std::string& name, double factor);
-// One that leaves less than half of the smallest size cannot be met, unless there is nothing to divide.
+// A factor that leaves less than half of the smallest size is refused, unless there is nothing to divide.
 void check_factor(const std::string& name, double factor, const char* what, std::int64_t size, std::int64_t multiple);
 void check_multiples(const Rules& rules, const char* whose, double b, double t, double h, double w);
 

@@ -13,7 +13,7 @@ double unit(const std::array<std::uint32_t, 4>& words) {
   return double((std::uint64_t(words[0]) << 32 | words[1]) >> 11) * 0x1p-53;
 }
 
-// The numbers of one draw, in order: uniform in [0, 1).
+// The successive numbers of one draw, uniform in [0, 1).
 class Draws {
  public:
   Draws(std::uint64_t seed, std::uint64_t step, std::uint64_t sample) : seed_(seed), step_(step), sample_(sample) {}
@@ -23,7 +23,7 @@ class Draws {
     return unit(philox(seed_, {count_++, std::uint32_t(step_), std::uint32_t(sample_), std::uint32_t(sample_ >> 32)}));
   }
   double uniform(const Range& range) { return range.low + (range.high - range.low) * uniform(); }
-  std::int64_t integer(std::int64_t low, std::int64_t high) {  // both included
+  std::int64_t integer(std::int64_t low, std::int64_t high) {  // bounds included
     return low + std::min(high - low, std::int64_t(uniform() * double(high - low + 1)));
   }
 
@@ -63,11 +63,12 @@ struct Box {
   double h, w;
 };
 
-// The video's short side is scaled to s pixels and the crop is cut from that: a box of crop * short / s source pixels.
+// The video's short side is scaled to s pixels and the crop is cut from the result: a box of crop * short / s source
+// pixels.
 Box jittered_box(const Step& step, const Extent& extent, const SamplingOptions& options, Draws& draws) {
   const double full_h = double(step.baseline.h), full_w = double(step.baseline.w), full = std::min(full_h, full_w);
   const double coarse = std::sqrt(double(step.shape.h) * double(step.shape.w) / (full_h * full_w));
-  // 256 to 320 for a crop of 224, in proportion for others.
+  // 256 to 320 for a crop of 224, proportional for others.
   const Range side = options.short_side.value_or(Range{full * 256 / 224, full * 320 / 224});
   const double crop = full * coarse, low = std::nearbyint(side.low * coarse);
   const double s = draws.uniform({std::max(low, crop), std::max(side.high, crop)});
@@ -78,7 +79,8 @@ Box jittered_box(const Step& step, const Extent& extent, const SamplingOptions& 
   return {std::min(h * shrink, height), std::min(w * shrink, width)};
 }
 
-// Ten tries to fit a box of the drawn area and aspect, then the largest that fits: as torchvision's RandomResizedCrop.
+// Ten tries to fit a box of the drawn area and aspect, then the largest that fits, as in torchvision's
+// RandomResizedCrop.
 Box resized_box(const Extent& extent, const SamplingOptions& options, Draws& draws) {
   const double height = double(extent.h), width = double(extent.w);
   const Range aspect = options.aspect.value_or(Range{3.0 / 4, 4.0 / 3});
@@ -99,7 +101,7 @@ Axis cut(double start, double span, double extent, std::int64_t size) {
 void check_range(const char* name, const Range& range, double top) {
   if (!(range.low > 0 && range.low <= range.high && range.high <= top && std::isfinite(range.high))) {
     refuse(name, " (", range.low, ", ", range.high, ") must be a rising pair above 0 and ",
-           top == 1 ? "at most 1, shares of the frame" : "finite", "; two equal numbers fix it");
+           top == 1 ? "at most 1, shares of the frame" : "finite", "; two equal numbers fix the value");
   }
 }
 
@@ -108,7 +110,7 @@ void check_range(const char* name, const Range& range, double top) {
 void check(const SamplingOptions& options) {
   if (!(options.flip >= 0 && options.flip <= 1)) refuse("flip (", options.flip, ") must be a probability in [0, 1]");
   if (options.short_side && options.area) refuse("short_side and area both choose the box; pass one of them");
-  if (options.aspect && !options.area) refuse("aspect needs area; pass area=(0.08, 1.0), say");
+  if (options.aspect && !options.area) refuse("aspect needs area; pass area=(0.08, 1.0), for example");
   if (options.area) check_range("area", *options.area, 1);
   if (options.aspect) check_range("aspect", *options.aspect, HUGE_VAL);
   if (options.short_side) check_range("short_side", *options.short_side, HUGE_VAL);
@@ -140,7 +142,8 @@ std::array<std::uint32_t, 4> philox(std::uint64_t key, const std::array<std::uin
   return x;
 }
 
-// A Feistel network on the smallest even number of bits that holds `samples`, walked until it lands inside.
+// A Feistel network on the smallest even number of bits that holds `samples`, applied until the result is below
+// `samples`.
 std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t seed) {
   const auto epoch = std::uint64_t(position / samples);
   int half = 1;
@@ -163,16 +166,17 @@ std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t
 void check_rising(const double* rising, std::int64_t samples) {
   if (samples < 1) refuse("rising must be the running sum of at least one weight");
   const double sum = rising[samples - 1];
-  if (!(sum > 0 && std::isfinite(sum))) refuse("rising ends at ", sum, "; the sum of weights is above 0 and finite");
+  if (!(sum > 0 && std::isfinite(sum)))
+    refuse("rising ends at ", sum, "; the sum of the weights must be above 0 and finite");
 }
 
 // The last word keeps the counters apart from those of `shuffled` (all ones) and of grids (below 2^31).
 std::int64_t drawn(std::int64_t position, const double* rising, std::int64_t samples, std::uint64_t seed) {
   const auto p = std::uint64_t(position);
   const double share = unit(philox(seed, {std::uint32_t(p), std::uint32_t(p >> 32), 0, 0xFFFFFFFEu}));
-  // share < 1 makes the product less than the sum of the weights, also when rounded: always a sample with a weight.
+  // share < 1 keeps the product below the sum of the weights, even after rounding, so the sample has a weight.
   const std::int64_t found = std::upper_bound(rising, rising + samples, share * rising[samples - 1]) - rising;
-  return std::min(found, samples - 1);  // also of sums that do not rise
+  return std::min(found, samples - 1);  // also if the sums do not rise
 }
 
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
@@ -185,7 +189,7 @@ Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& op
   const Axis h = cut(draws.uniform({0, height - box.h}), box.h, height, step.shape.h);
   Axis w = cut(draws.uniform({0, width - box.w}), box.w, width, step.shape.w);
   if (draws.uniform() < options.flip) w = {w.start + w.span, -w.span, w.size};
-  // A frame drawn in each segment can lie past the last cell's end, never past the last frame.
+  // A frame drawn in each segment can lie past the end of the last cell, but never past the last frame.
   return {t, h, w, options.segments ? Beyond::clamp : options.beyond};
 }
 
@@ -194,7 +198,7 @@ std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips
   check(options);
   check_length(extent.t, shape.t, options);
   const std::int64_t stride = options.stride;
-  // The largest box of the clip's aspect that fits; crops move it along the side where there is room.
+  // The largest box of the clip's aspect that fits; crops move it along the side that has room.
   const double height = double(extent.h), width = double(extent.w);
   const double scale = std::min(height / double(shape.h), width / double(shape.w));
   const double h = std::min(height, double(shape.h) * scale), w = std::min(width, double(shape.w) * scale);

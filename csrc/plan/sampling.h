@@ -1,5 +1,5 @@
-// Sampling: which sample is at a position of the stream, and where its clip is read. All randomness of the project is
-// here and is counter-based (Philox4x32-10, Salmon et al. 2011): a pure function of seed, step and sample.
+// Sampling: which sample is at a position of the stream, and where its clip is read. All random numbers of the project
+// are drawn here. They are counter-based (Philox4x32-10, Salmon et al. 2011): a pure function of seed, step and sample.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ std::array<std::uint32_t, 4> philox(std::uint64_t key, const std::array<std::uin
 // The sample at `position` of the stream: epoch by epoch, each a permutation of [0, samples).
 std::int64_t shuffled(std::int64_t position, std::int64_t samples, std::uint64_t seed);
 
-// Throws std::invalid_argument for running sums that no weights have.
+// Throws std::invalid_argument unless `rising` is the running sum of weights.
 void check_rising(const double* rising, std::int64_t samples);
 
 // The sample at `position` of a stream drawn with replacement; `rising` holds the running sum of `samples` weights.
@@ -44,7 +44,7 @@ struct SamplingOptions {
   Beyond beyond = Beyond::error;
 };
 
-// Throws std::invalid_argument for options that no grid can be drawn with, or none of a training with this baseline.
+// Throws std::invalid_argument for options that are invalid for every video, or with this baseline.
 void check(const SamplingOptions& options);
 void check(const SamplingOptions& options, const Shape& baseline);
 
@@ -52,8 +52,8 @@ void check(const SamplingOptions& options, const Shape& baseline);
 Grid draw_grid(const Step& step, const Extent& extent, const SamplingOptions& options, std::uint64_t seed,
                std::uint64_t sample);
 
-// `clips` x `crops` grids of t x h x w cells, spread evenly over the video; of `options` its stride, segments and
-// beyond.
+// `clips` x `crops` grids of t x h x w cells, spread evenly over the video. Uses stride, segments and beyond of
+// `options`.
 std::vector<Grid> view_grids(const Shape& shape, const Extent& extent, int clips, int crops,
                              const SamplingOptions& options);
 

@@ -10,13 +10,15 @@
 namespace multigrid {
 namespace {
 
-// The step of a stage's short cycle that step `left` before the stage's end takes: every stage ends on its base.
+// The position in the short cycle of the step that is `left` steps before the stage's end. Every stage ends on its
+// base.
 std::size_t short_position(const Stage& stage, std::int64_t left) {
   const auto n = std::int64_t(stage.shapes.size());
   return std::size_t(n - 1 - (left - 1) % n);
 }
 
-// A little after the quotient: a policy that multiplies by the baseline's epochs or iterations again is not before it.
+// Rounded up a few ulps, so that a policy that multiplies by the baseline's epochs or iterations never falls just short
+// of a drop.
 double progress_at(double baseline_epoch, double baseline_epochs) {
   return std::min(1.0, baseline_epoch / baseline_epochs * (1 + 8 * std::numeric_limits<double>::epsilon()));
 }
@@ -65,7 +67,7 @@ void check_clock(double baseline_epochs, const Plan& plan) {
   }
 }
 
-// Positions are exact in a double too, where they meet fractional epochs.
+// Positions must also be exact as doubles, because they are compared with fractional epochs.
 void check_clips(const Plan& plan, std::int64_t samples, std::int64_t processes) {
   for (const PlannedStage& stage : plan.stages) {
     double clips = stage.end_epoch * double(samples);
@@ -97,7 +99,7 @@ void check(const Stage& stage) {
   const bool numbers = std::isfinite(stage.end_epoch) && std::isfinite(stage.lr_scale) && std::isfinite(stage.cells);
   if (stage.shapes.empty() || !ordered || !numbers || stage.lr_scale <= 0) {
     refuse("a stage of ", stage.shapes.size(), " shapes, steps ", stage.start, " to ", stage.stop, ", lr_scale ",
-           stage.lr_scale, " cannot be; it is damaged: take it from its schedule");
+           stage.lr_scale, " is impossible; it is damaged: take it from its schedule");
   }
 }
 
@@ -108,7 +110,7 @@ void check(const Step& step) {
   if (!within || !clock || !(step.lr_scale > 0) || !std::isfinite(step.lr_scale)) {
     refuse("a step of ", shape.t, "x", shape.h, "x", shape.w, " under ", full.t, "x", full.h, "x", full.w,
            ", progress ", step.progress, ", lr_scale ", step.lr_scale,
-           " cannot be; it is damaged: take it from its schedule");
+           " is impossible; it is damaged: take it from its schedule");
   }
 }
 
@@ -137,12 +139,12 @@ Schedule::Schedule(const Shape& baseline, double baseline_epochs, std::int64_t s
   check(baseline, baseline_epochs, samples, processes, plan);
   lay_stages(plan);
   if (size() > most_steps) {
-    refuse("the schedule has ", size(), " iterations; at most ", most_steps, " are counted: train for fewer epochs");
+    refuse("the schedule has ", size(), " iterations; at most ", most_steps, " are supported: train for fewer epochs");
   }
   lay_clock(plan);
 }
 
-// Clips of the last `steps` steps of a stage.
+// The clips of the last `steps` steps of a stage.
 std::int64_t Schedule::clips_of_last(const Stage& stage, std::int64_t steps) const {
   const auto n = std::int64_t(stage.shapes.size());
   std::int64_t cycle = 0, rest = 0;
@@ -187,8 +189,8 @@ void Schedule::lay_stages(const Plan& plan) {
     stage.long_position = planned.long_position;
     stage.start = stage.stop = start;
     stage.clip_start = stage.clip_stop = clip_start;
-    // The fewest steps that own the clips the plan gives the stage. The last stage has one at least, even where a large
-    // batch before it has already passed the end: training ends on its base.
+    // The fewest steps that own the clips planned for the stage. The last stage has at least one step, even if a large
+    // batch before it has already passed the end, because training ends on its base.
     const bool is_last = &planned == &plan.stages.back();
     const std::int64_t wanted = std::max<std::int64_t>(is_last, clips_by(planned.end_epoch, samples_) - clip_start);
     if (wanted > 0) {
@@ -217,7 +219,8 @@ void Schedule::lay_clock(const Plan& plan) {
     }
     clock_.push_back(stretch);
   }
-  // A stage belongs to the LR stage in which it ends; only steps of a stage with a drop inside, as fine-tuning, differ.
+  // A stage belongs to the LR stage in which it ends. Only in a stage with a drop inside, such as fine-tuning, do steps
+  // differ.
   for (Stage& stage : stages_) {
     auto stretch = std::lower_bound(plan.clock.begin(), plan.clock.end(), stage.end_epoch,
                                     [](const ClockStretch& c, double end) { return c.end_epoch < end; });

@@ -9,8 +9,7 @@
 
 namespace multigrid {
 
-// A planned stage at its place: steps [start, stop) and clips [clip_start, clip_stop) of the stream over all
-// processes.
+// A planned stage with its steps [start, stop) and its clips [clip_start, clip_stop) of the stream over all processes.
 struct Stage {
   std::vector<Shape> shapes;
   double end_epoch;
@@ -32,17 +31,17 @@ struct Step {
   double lr_scale, progress;
 };
 
-// How many steps of a stage have one shape of its short cycle, and the first that does.
+// How many steps of a stage have one shape of its short cycle, and the first of them.
 struct Use {
   std::int64_t first, count;
 };
-std::vector<Use> uses(const Stage& stage);  // one for each of its shapes
+std::vector<Use> uses(const Stage& stage);  // one per shape
 
-// Throw std::invalid_argument for a value that no schedule has: from a damaged file, say.
+// Throw std::invalid_argument for a value that no schedule has, for example from a damaged file.
 void check(const Stage& stage);
 void check(const Step& step);
 
-// The clips before `end_epoch`, rounded up; a product that is whole but for rounding is that number.
+// The number of clips before `end_epoch`, rounded up. A product within rounding error of a whole number is that number.
 std::int64_t clips_by(double end_epoch, std::int64_t samples);
 
 class Schedule {
@@ -55,11 +54,11 @@ class Schedule {
   std::int64_t clips() const { return stages_.back().clip_stop; }
 
   Step at(std::int64_t index) const;
-  // The first step whose `first` is at or after `position`; size() where there is none.
+  // The first step whose `first` is at or after `position`; size() if there is none.
   std::int64_t find(std::int64_t position) const;
 
  private:
-  // A stretch of the baseline's clock at its place: steps up to `stop`, which begins at clip `clip_stop`.
+  // A stretch of the baseline's clock in steps and clips: it ends before step `stop`, which begins at clip `clip_stop`.
   struct Stretch {
     std::int64_t stop, clip_stop;
     double progress;

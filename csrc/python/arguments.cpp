@@ -8,13 +8,13 @@ std::string said(const std::string& name, py::handle value) {
   std::string shown;
   try {
     shown = py::repr(value);
-  } catch (py::error_already_set&) {  // a value that cannot be shown is named by its kind
+  } catch (py::error_already_set&) {  // a value whose repr fails is named by its type
     shown = py::str(py::type::handle_of(value).attr("__name__"));
   }
   constexpr std::size_t most = 80;
   if (shown.size() > most) {
     std::size_t end = most;
-    while ((static_cast<unsigned char>(shown[end]) & 0xc0u) == 0x80u) --end;  // not inside of a character
+    while ((static_cast<unsigned char>(shown[end]) & 0xc0u) == 0x80u) --end;  // not inside a character
     shown = shown.substr(0, end) + "...";
   }
   return name + " (" + shown + ")";
@@ -30,7 +30,7 @@ py::int_ whole_object(const std::string& name, py::handle value, const py::int_&
   }
   if (index < low) throw py::value_error(said(name, value) + " must be at least " + std::string(py::str(low)));
   if (index > high) {
-    // A machine word's bounds are powers of two less one, which nobody reads.
+    // The bound of a machine word is easier to read as a power of two.
     const py::object bits = high.attr("bit_length")();
     const bool word = bits > py::int_(32) && (high + py::int_(1)).equal(py::int_(1) << bits);
     throw py::value_error(said(name, value) + (word ? " must be below 2**" + std::string(py::str(bits))

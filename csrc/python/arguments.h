@@ -1,5 +1,6 @@
-// Arguments of any kind to C++ values: TypeError for a kind, ValueError for a value, always with the argument's name.
-// Bound functions take py::object and convert here, so that nobody reads pybind11's own words about signatures.
+// Converts arguments to C++ values. Raises TypeError for a wrong kind and ValueError for a bad value, with the
+// argument's name. Bound functions take py::object and convert here, so that users never see pybind11's messages about
+// signatures.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +13,7 @@
 
 namespace multigrid {
 
-// "name (value)", as errors begin; a long value is cut.
+// "name (value)", the beginning of an error; a long value is truncated.
 std::string said(const std::string& name, pybind11::handle value);
 
 // A whole number (an int, or anything with __index__) as an int object in [low, high].
@@ -21,7 +22,7 @@ pybind11::int_ whole_object(const std::string& name, pybind11::handle value, con
 
 template <class Int>
 Int whole(std::string_view name, pybind11::handle value, Int low, Int high = std::numeric_limits<Int>::max()) {
-  if (PyLong_CheckExact(value.ptr())) {  // nearly always: compared without making objects of the bounds
+  if (PyLong_CheckExact(value.ptr())) {  // the usual case: compared without making objects of the bounds
     int overflow = 0;
     const long long found = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
     const Int taken = static_cast<Int>(found);

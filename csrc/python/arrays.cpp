@@ -25,7 +25,7 @@ DType dtype_of(const py::dtype& dtype, const std::string& name) {
     if (dtype.kind() == 'u' && dtype.itemsize() == 1) return DType::u8;
     if (dtype.kind() == 'f' && dtype.itemsize() == 2) return DType::f16;
     if (dtype.kind() == 'f' && dtype.itemsize() == 4) return DType::f32;
-    // ml_dtypes registers its own dtype, which no protocol can export
+    // ml_dtypes registers its own dtype, which no protocol exports
     if (dtype.kind() == 'V' && dtype.itemsize() == 2 && py::str(dtype.attr("name")).equal(py::str("bfloat16")))
       return DType::bf16;
   }
@@ -57,25 +57,25 @@ int device_of(const dlpack::Device& device, const std::string& name) {
                        "); move it to the CPU or a CUDA GPU first");
 }
 
-// Nothing is taken on trust that can be seen: a tensor comes from whatever library the caller has.
+// Everything that can be checked is checked, because a tensor may come from any library.
 void check_tensor(const dlpack::Tensor& tensor, const std::string& name) {
   constexpr std::int32_t most_axes = 64;
   if (tensor.ndim < 0 || tensor.ndim > most_axes || (tensor.ndim > 0 && !tensor.shape))
     throw py::value_error(name + " exports a DLPack tensor of " + std::to_string(tensor.ndim) +
-                          " axes, which cannot be; it is damaged: make the array anew");
+                          " axes, which is impossible; it is damaged: make the array again");
   double reach = 0, values = 1;
   for (std::int32_t i = tensor.ndim; i-- > 0;) {
     const auto size = static_cast<double>(tensor.shape[i]);
     if (size < 0)
       throw py::value_error(name + " exports a DLPack tensor with an axis of " + std::to_string(tensor.shape[i]) +
-                            ", which cannot be; it is damaged: make the array anew");
+                            ", which is impossible; it is damaged: make the array again");
     reach += (tensor.strides ? std::fabs(static_cast<double>(tensor.strides[i])) : values) * std::max(size - 1, 0.0);
     values *= size;
   }
   if (!(reach < 0x1p58) || !(values < 0x1p62))
-    throw py::value_error(name + " reaches over more memory than any machine has; make the array anew");
+    throw py::value_error(name + " spans more memory than any machine has; make the array again");
   if (!tensor.data && values > 0)
-    throw py::value_error(name + " has no memory behind it: its storage was freed, or it has a shape alone; give an " +
+    throw py::value_error(name + " has no memory behind it: its storage was freed, or it has only a shape; pass an " +
                           "array with data");
 }
 
@@ -91,8 +91,8 @@ Array array_of(const dlpack::Tensor& tensor, const std::string& name, bool writa
   return out;
 }
 
-// Whether an array may be written, where its capsule is too old to say (JAX and TensorFlow export such capsules of
-// arrays that must never change): what its other protocols say; without one it may not.
+// Whether an array may be written, if its capsule is too old to say. (JAX and TensorFlow export such capsules for
+// arrays that must never change.) Its other protocols decide; without one it may not be written.
 bool says_writable(py::handle object) {
   Py_buffer buffer;
   if (PyObject_CheckBuffer(object.ptr())) {
@@ -109,7 +109,7 @@ bool says_writable(py::handle object) {
   return py::isinstance<py::tuple>(data) && py::len(data) == 2 && py::object(data[py::int_(1)]).equal(py::bool_(false));
 }
 
-// The capsule is not consumed: it frees the tensor when `owner` lets go of it.
+// The capsule is not consumed; it frees the tensor when `owner` is released.
 Array array_from_capsule(py::handle object, const py::object& capsule, const std::string& name, bool vouched) {
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     auto* managed = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
@@ -123,7 +123,7 @@ Array array_from_capsule(py::handle object, const py::object& capsule, const std
   return array_of(managed->tensor, name, vouched || says_writable(object), capsule);
 }
 
-// By a call without Python, as of torch: nothing is synchronised, and nobody asks what a tensor's class would refuse.
+// Uses a C call, which torch offers: nothing is synchronised, and a tensor subclass is not asked and so can't refuse.
 std::optional<Array> borrowed(py::handle object, const std::string& name) {
   const py::object api = py::getattr(py::type::handle_of(object), "__dlpack_c_exchange_api__", py::none());
   if (!PyCapsule_IsValid(api.ptr(), dlpack::exchange_api)) return std::nullopt;
@@ -143,7 +143,8 @@ bool on_cuda(py::handle object, const std::string& name) {
   return type.equal(py::int_(dlpack::cuda)) || type.equal(py::int_(dlpack::cuda_managed));
 }
 
-// The stream is for arrays on a GPU only; others refuse it. It is always passed: torch does not wait without it.
+// The stream is for arrays on a GPU only; others refuse it. Always pass `stream`: torch does not synchronise without
+// it.
 py::object capsule_from(py::handle object, const std::string& name, const Access& access) {
   constexpr Stream no_wait = -1;  // asks the exporter for no synchronisation
   py::dict options;
@@ -152,12 +153,12 @@ py::object capsule_from(py::handle object, const std::string& name, const Access
   try {
     return exported(py::arg("max_version") = py::make_tuple(1, 0), **options);
   } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) throw;  // exporters from before DLPack 1.0 do not know the argument
+    if (!error.matches(PyExc_TypeError)) throw;  // exporters older than DLPack 1.0 do not have the argument
   }
   return exported(**options);
 }
 
-// A tensor may keep its sign in a flag beside its memory, where DLPack does not look.
+// A tensor may keep its sign in a flag beside its memory, which DLPack does not export.
 void check_sign(py::handle object, const std::string& name) {
   for (const char* flag : {"is_neg", "is_conj"}) {
     const py::object asked = py::getattr(object, flag, py::none());
@@ -179,7 +180,7 @@ Array array_from(py::handle object, const std::string& name, const Access& acces
   }
   if (PyObject_CheckBuffer(object.ptr()))
     return array_from_numpy(py::module_::import("numpy").attr("asarray")(object).cast<py::array>(), name);
-  throw py::type_error(name + " is a " + type_name(object) + "; give an array: NumPy, or anything with __dlpack__");
+  throw py::type_error(name + " is a " + type_name(object) + "; pass an array: NumPy, or anything with __dlpack__");
 }
 
 std::string text_of(const std::vector<std::int64_t>& shape) {

@@ -1,4 +1,4 @@
-// How functions and types are bound: none can be called or made in a way that only pybind11 refuses.
+// Binds functions and types so that every wrong call is refused by an error of ours, not by pybind11's.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -8,7 +8,7 @@
 
 namespace multigrid {
 
-// What takes any arguments, after all that fit: `usage` is how it is to be called, in place of pybind11's "incompatible
+// The last overload, which takes any arguments and raises `usage`, the right call, in place of pybind11's "incompatible
 // function arguments".
 inline auto refuse_call(const char* usage) {
   return [usage](const pybind11::args&, const pybind11::kwargs&) -> void {
@@ -36,8 +36,8 @@ pybind11::class_<T>& define_init(pybind11::class_<T>& cls, Make make, const char
   return cls;
 }
 
-// A type whose objects are always whole: T.__new__(T) constructs, too, or fails as T() does. By default pybind11 makes
-// an object without a value then, which its first use takes from memory as it is.
+// A type whose objects always have a value: T.__new__(T) constructs one or fails, as T() does. By default pybind11
+// makes an object without a value there, and its first use reads uninitialised memory.
 template <class T>
 pybind11::class_<T> bind_type(pybind11::module_& m, const char* name, const char* doc) {
   const auto whole_objects = [](PyHeapTypeObject* heap_type) {
@@ -50,7 +50,7 @@ pybind11::class_<T> bind_type(pybind11::module_& m, const char* name, const char
   return pybind11::class_<T>(m, name, doc, pybind11::custom_type_setup(whole_objects), pybind11::is_final());
 }
 
-// In a loop that may be long and holds the lock: Ctrl-C ends it.
+// For long loops that hold the GIL: Ctrl-C ends them.
 inline void heed(std::int64_t i) {
   if (i % (1 << 16) == 0 && PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
 }

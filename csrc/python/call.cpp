@@ -10,7 +10,7 @@ namespace {
 
 bool is_list(py::handle object) { return py::isinstance<py::list>(object) || py::isinstance<py::tuple>(object); }
 
-// The list as it is now: what runs while its elements are read may change it, and then its elements would be gone.
+// A copy of the list, because code that runs while its elements are read may change it and release them.
 py::tuple elements(const py::object& list) { return py::tuple(list); }
 
 ClipView view_of(const Array& array, std::size_t axis) {
@@ -22,7 +22,7 @@ ClipView view_of(const Array& array, std::size_t axis) {
 void check_count(std::size_t videos) {
   if (videos > static_cast<std::size_t>(most_videos))
     throw py::value_error("there are " + std::to_string(videos) + " videos; one call takes at most " +
-                          std::to_string(most_videos) + ": make several");
+                          std::to_string(most_videos) + ": split them");
 }
 
 void add_list(Videos& videos, const py::tuple& list, const Access& access) {
@@ -56,11 +56,11 @@ std::vector<double> numbers_from(const char* name, const py::object& object) {
     std::vector<double> numbers;
     for (const py::handle one : object) {
       if (!PyNumber_Check(one.ptr()))
-        throw py::type_error(std::string(name) + " must be a number or one number per channel, not texts of them");
+        throw py::type_error(std::string(name) + " must be a number or one number per channel, not strings");
       numbers.push_back(py::float_(py::reinterpret_borrow<py::object>(one)));
       if (numbers.size() > static_cast<std::size_t>(most_moments))
         throw py::value_error(std::string(name) + " has more than " + std::to_string(most_moments) +
-                              " values; give one number or one per channel");
+                              " values; pass one number or one per channel");
     }
     if (!numbers.empty()) return numbers;
   } catch (py::error_already_set& error) {
@@ -131,15 +131,16 @@ std::vector<std::int64_t> shape_of(const Videos& videos, const std::vector<Grid>
 BatchView batch_from(const Array& out, const Videos& videos, const std::vector<Grid>& grids, Layout layout) {
   const std::vector<std::int64_t> shape = shape_of(videos, grids, layout);
   if (!out.writable)
-    throw py::value_error("out is read-only, or does not say that it is not; give an array that can be written");
+    throw py::value_error("out is read-only, or does not say that it is writable; pass an array that can be written");
   if (out.shape != shape)
-    throw py::value_error("out is " + text_of(out.shape) + "; the clips are " + text_of(shape) + ": allocate that");
+    throw py::value_error("out is " + text_of(out.shape) + "; the clips are " + text_of(shape) +
+                          ": pass an array of that shape");
   std::int64_t dense = bytes_of(out.dtype);
   for (std::size_t i = shape.size(); i-- > 0; dense *= shape[i])
     if (shape[i] != 1 && out.pitch[i] != dense)
-      throw py::value_error("out must be C-contiguous; give a dense array and copy from it");
+      throw py::value_error("out must be C-contiguous; pass a dense array and copy from it");
   if (reinterpret_cast<std::uintptr_t>(out.data) % bytes_of(out.dtype) != 0)
-    throw py::value_error("out must be aligned to its dtype; give a freshly allocated array");
+    throw py::value_error("out must be aligned to its dtype; pass a freshly allocated array");
   const Grid& grid = grids[0];
   BatchView batch{};
   batch.data = out.data, batch.dtype = out.dtype, batch.layout = layout;

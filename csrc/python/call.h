@@ -24,7 +24,7 @@ Layout layout_from(const pybind11::object& layout);
 Options options_from(const pybind11::object& mode, const pybind11::object& temporal, const pybind11::object& antialias,
                      const pybind11::object& mean, const pybind11::object& std, int threads);
 
-// The shape of the clips, and `out` as the place for them.
+// The shape of the clips, and `out` as the view to write them to.
 std::vector<std::int64_t> shape_of(const Videos& videos, const std::vector<Grid>& grids, Layout layout);
 BatchView batch_from(const Array& out, const Videos& videos, const std::vector<Grid>& grids, Layout layout);
 

@@ -15,14 +15,15 @@ namespace py = pybind11;
 namespace multigrid {
 namespace {
 
-// pymultigrid._cuda, or why there is none.
+// pymultigrid._cuda, or why it is missing.
 struct CudaModule {
   const CudaApi* api;
   std::string missing;
 };
 
 const CudaModule& cuda_module() {
-  // The import may let go of the GIL: a plain static would have a second thread wait for the first and hold the GIL.
+  // The import may release the GIL. With a plain static, a second thread would wait for the first while it holds the
+  // GIL.
   PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<CudaModule> module;
   const auto load = []() -> CudaModule {
     try {
@@ -68,7 +69,7 @@ void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>&
 }
 
 void bind_cuda(py::module_& m) {
-  define(m, "cuda_missing", cuda_missing, "cuda_missing()", "None, or what CUDA lacks here.");
+  define(m, "cuda_missing", cuda_missing, "cuda_missing()", "None, or what is missing to use CUDA.");
   define(m, "cuda_build", cuda_build, "cuda_build()", "How the CUDA kernel was built, or why not.");
 }
 

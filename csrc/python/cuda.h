@@ -1,4 +1,4 @@
-// Where arrays on a GPU go: pymultigrid._cuda, which is loaded when it is first asked for.
+// Calls pymultigrid._cuda for arrays on a GPU. It is loaded on first use.
 #pragma once
 
 #include <optional>
@@ -11,10 +11,11 @@ namespace multigrid {
 
 // How the kernel was built, or why not.
 std::string cuda_build();
-// Nothing, or what CUDA lacks here.
+// Nothing, or what is missing to use CUDA.
 std::optional<std::string> cuda_missing();
 
-// Enqueued on the stream, which orders it after what made the videos and before what reads `out`: nobody waits.
+// Enqueued on the stream, which orders it after the work that made the videos and before the work that reads `out`,
+// without synchronisation.
 void resample_cuda(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
                    const BatchView& out, int device, std::int64_t stream);
 

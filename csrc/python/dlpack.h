@@ -46,7 +46,8 @@ struct ManagedVersioned {  // the capsule "dltensor_versioned"
   Tensor tensor;
 };
 
-// What the capsule `type.__dlpack_c_exchange_api__` points to: a tensor without a capsule of its own, from DLPack 1.3.
+// What the capsule `type.__dlpack_c_exchange_api__` points to, since DLPack 1.3. It gives a tensor without its own
+// capsule.
 struct Exchange {
   Version version;
   Exchange* before;

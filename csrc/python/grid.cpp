@@ -54,8 +54,8 @@ the same cells backwards: ``Axis(start + span, -span, size)`` is the flip of ``A
   auto grid =
       bind_value<Grid>(m, "Grid", R"(Where a clip is read from a video: an `Axis` each for time, height and width.
 
-`beyond` says what frames past the video's end are: ``"error"``, ``"clamp"`` (the last frame) or ``"loop"`` (from the
-start again).
+`beyond` says what to read past the video's end: ``"error"`` (raise), ``"clamp"`` (the last frame) or ``"loop"`` (the
+video from its start again).
 
 >>> from pymultigrid import Axis, Grid
 >>> Grid(Axis(0, 16, 4), Axis(0, 224, 112), Axis(0, 224, 112)).frames(30)
@@ -72,10 +72,10 @@ start again).
       [](const Grid& self, const py::object& length) {
         return picked_frames(self, whole<std::int64_t>("length", length, 1, most_extent));
       },
-      "grid.frames(length)", "The frame of a video of `length` frames that each output frame picks (temporal nearest).",
+      "grid.frames(length)", "The frame of a video of `length` frames that each output frame takes (temporal nearest).",
       "length"_a);
   define(grid, "map", map, "grid.map(points)",
-         R"(Where points or boxes of the video lie in the clip, so that labels follow.
+         R"(Map points or boxes of the video to the clip, for labels such as boxes and key points.
 
 points : array ``(..., 2)`` of (x, y) or ``(..., 4)`` of (x0, y0, x1, y1), in source pixels; pixel i covers [i, i + 1).
 Returns float64 of the same shape in output pixels, not clipped to the clip; boxes keep x0 <= x1 under a flip.

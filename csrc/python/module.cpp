@@ -37,11 +37,11 @@ PYBIND11_MODULE(_core_of_the_main_interpreter, m, py::mod_gil_not_used()) {
                "videos"_a = most_videos, "threads"_a = most_threads);
 }
 
-// Before pybind11 looks for what it shares between modules, which waits for ever in a sub-interpreter of Python 3.11.
+// Checked before pybind11 looks up its shared state, which deadlocks in a sub-interpreter of Python 3.11.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python's name for it
   if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_the_main_interpreter();
   PyErr_SetString(PyExc_ImportError,
-                  "pymultigrid cannot be used in a sub-interpreter, which would share its objects with the main one; "
+                  "pymultigrid cannot be used in a sub-interpreter, which would share objects with the main one; "
                   "use threads or processes");
   return nullptr;
 }

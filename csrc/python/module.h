@@ -25,7 +25,7 @@ SamplingOptions sampling_from(const pybind11::object& stride, const pybind11::ob
                               const pybind11::object& flip, const pybind11::object& segments,
                               const pybind11::object& beyond);
 
-// Any array of numbers as doubles, side by side.
+// Any array of numbers as contiguous doubles.
 using Doubles = pybind11::array_t<double, pybind11::array::c_style | pybind11::array::forcecast>;
 Doubles doubles(const std::string& name, const pybind11::object& numbers);
 

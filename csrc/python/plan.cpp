@@ -1,4 +1,4 @@
-// What Python sees of plans: values with named fields, and the functions that make a plan.
+// Binds plans: values with named fields, and the functions that make a plan.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -15,8 +15,7 @@ namespace {
 void bind_values(py::module_& m) {
   bind_value<Factor>(m, "Factor", "Fractions of the baseline along each axis.", "Factor(t=, h=, w=)", check,
                      field("t", &Factor::t), field("h", &Factor::h), field("w", &Factor::w));
-  bind_value<Phase>(m, "Phase",
-                    "Sizes before rounding that a schedule stays at for `epochs`; b = 0: a batch by the rule.",
+  bind_value<Phase>(m, "Phase", "Sizes, before rounding, for `epochs`; b = 0: the batch follows from the rules.",
                     "Phase(epochs=, b=, t=, h=, w=)", check_phase, field("epochs", &Phase::epochs),
                     field("b", &Phase::b), field("t", &Phase::t), field("h", &Phase::h), field("w", &Phase::w));
   bind_value<PlannedStage>(m, "PlannedStage",

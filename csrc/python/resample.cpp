@@ -1,4 +1,4 @@
-// Binds resample: one call from Python is one call here.
+// Binds resample: one call from Python enters the core once.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -21,8 +21,8 @@ using namespace py::literals;
 namespace multigrid {
 namespace {
 
-// A NumPy array whose memory goes back to the ring when the last view of it is gone. What is smaller than a huge page
-// is left to NumPy.
+// A NumPy array whose memory returns to the ring when the last view of it is gone. NumPy allocates arrays smaller than
+// a huge page.
 py::array new_array(const std::vector<std::int64_t>& shape, const py::dtype& dtype) {
   constexpr double most_bytes = 0x1p56;
   auto bytes = static_cast<double>(dtype.itemsize());
@@ -47,7 +47,7 @@ py::array empty(const py::object& shape, const py::object& dtype) {
   return new_array(sizes, kind);
 }
 
-// `make`: what makes an output where none is given: the name of a NumPy dtype, or a function of the shape.
+// `make`: how to make the output if none is given: the name of a NumPy dtype, or a function of the shape.
 py::object made(const py::object& make, const std::vector<std::int64_t>& shape) {
   if (py::isinstance<py::str>(make)) return new_array(shape, py::dtype::from_args(make));
   return make(py::tuple(py::cast(shape)));
@@ -106,23 +106,21 @@ py::object resample(const py::object& video, const py::object& grid, const py::o
 }  // namespace
 
 void bind_resample(py::module_& m) {
-  define(
-      m, "resample", resample,
-      "resample(video, grid, out, make, mode, temporal, antialias, mean, std, layout, threads, stream, vouched)",
-      "Write the clips into `out`, or where that is None into what `make` makes: a NumPy array of a dtype's name, or "
-      "a function's result for the shape. Returns it. `vouched`: the arrays are ready on the stream and may be "
-      "written.",
-      "video"_a, "grid"_a, "out"_a, "make"_a, "mode"_a, "temporal"_a, "antialias"_a, "mean"_a, "std"_a, "layout"_a,
-      "threads"_a, "stream"_a = py::none(), "vouched"_a = false);
-  define(m, "empty", empty, "empty(shape, dtype)", "A new array; large ones are from the ring of buffers.", "shape"_a,
+  define(m, "resample", resample,
+         "resample(video, grid, out, make, mode, temporal, antialias, mean, std, layout, threads, stream, vouched)",
+         "Write the clips into `out` and return it. If it is None, `make` makes it: the name of a NumPy dtype, or a "
+         "function of the shape. `vouched`: the arrays are ready on the stream and may be written.",
+         "video"_a, "grid"_a, "out"_a, "make"_a, "mode"_a, "temporal"_a, "antialias"_a, "mean"_a, "std"_a, "layout"_a,
+         "threads"_a, "stream"_a = py::none(), "vouched"_a = false);
+  define(m, "empty", empty, "empty(shape, dtype)", "A new array; large ones come from the ring of buffers.", "shape"_a,
          "dtype"_a);
   define(
       m, "set_buffer_limit", [](const py::object& limit) { set_buffer_limit(whole<std::size_t>("limit", limit, 0)); },
       "set_buffer_limit(limit)", "Bound the unused bytes in the ring; 0 turns it off.", "limit"_a);
-  define(m, "unused_buffer_bytes", unused_buffer_bytes, "unused_buffer_bytes()", "The bytes that wait in the ring.");
-  // Benchmarks compare the paths of an installed wheel, and a report of a wrong value says which path it was.
+  define(m, "unused_buffer_bytes", unused_buffer_bytes, "unused_buffer_bytes()", "The unused bytes in the ring.");
+  // For benchmarks, which compare the paths of an installed wheel, and for bug reports, which should name the path.
   define(m, "_vector_path", vector_path, "_vector_path()", "The vector instructions in use.");
-  define(m, "_vector_paths", vector_paths, "_vector_paths()", "Those that this machine runs.");
+  define(m, "_vector_paths", vector_paths, "_vector_paths()", "The vector instructions that this machine supports.");
   define(
       m, "_choose_vector_path", [](const py::object& name) { return choose_vector_path(text("name", name).c_str()); },
       "_choose_vector_path(name)", "Use one of them in this process.", "name"_a);

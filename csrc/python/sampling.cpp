@@ -1,4 +1,4 @@
-// Binds which sample is where in the stream, and the grids of evaluation.
+// Binds the order of samples in the stream, and the grids of evaluation.
 
 #include "plan/sampling.h"
 
@@ -105,7 +105,7 @@ void bind_sampling(py::module_& m) {
          "stride"_a, "segments"_a, "beyond"_a);
   define(m, "check_sampling", check_sampling,
          "check_sampling(baseline=None, *, stride, short_side, area, aspect, flip, segments, beyond)",
-         "Refuse options that `Step.grid` would refuse for every video, or in a training with this baseline.",
+         "Refuse options that `Step.grid` would refuse for every video, or with this baseline.",
          "baseline"_a = py::none(), py::kw_only(), "stride"_a = 1, "short_side"_a = py::none(), "area"_a = py::none(),
          "aspect"_a = py::none(), "flip"_a = 0.0, "segments"_a = false, "beyond"_a = "error");
   define(

@@ -35,12 +35,12 @@ first     : its first clip in the stream of clips over all processes
 shape     : the mini-batch shape (`Shape`), per process
 base      : the shape of its long-cycle stage; sub-mini-batch BN splits follow ``base.b``
 baseline  : the shape of training without multigrid
-stage     : which of ``schedule.stages``
+stage     : index into ``schedule.stages``
 long      : position in the long cycle
 short     : position in the short cycle; the last is the base
 lr_stage  : how many learning-rate drops have passed
 lr_scale  : factor of the learning rate (linear scaling rule on ``base.b``)
-progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * step.lr_scale`` is right for any policy
+progress  : the baseline's clock in [0, 1); the learning rate is ``policy(step.progress * epochs) * step.lr_scale``
 
 >>> from pymultigrid import Schedule, Shape
 >>> schedule = Schedule(Shape(8, 32, 224, 224), samples=240_436, epochs=239, lr_drops=(94, 154, 196))
@@ -55,7 +55,7 @@ progress  : the baseline's clock in [0, 1): ``policy(step.progress * epochs) * s
       field("lr_scale", &Step::lr_scale), field("progress", &Step::progress));
   define(
       step, "grid", step_grid,
-      "step.grid(extent, seed=, sample=): the video's extent (frames, height, width) and by name seed and sample, "
+      "step.grid(extent, seed=, sample=): the video's extent (frames, height, width) and, by name, seed and sample, "
       "whole numbers; stride; short_side, area or aspect, each a pair (low, high); flip, a number; segments, True or "
       "False; beyond, a word",
       R"(grid(self, extent, *, seed, sample, stride=1, short_side=None, area=None, aspect=None, flip=0.0, segments=False, beyond='error')
@@ -65,17 +65,17 @@ A random sampling grid of this step's shape over a video of `extent` = (frames, 
 
 The same arguments give the same grid in every process and release (counter-based random numbers).
 
-seed       : the run's
+seed       : the run's seed
 sample     : the clip's position in the stream, ``step.first`` and up; with `step` it keys the draw
-stride     : the baseline's temporal stride s in source frames. The clip's is uniform over the integers s .. s x (T // t),
-             T the baseline's frames and t this step's, as far as the video is long enough
-short_side : (low, high), the video's short side is scaled to a size drawn from here before the baseline's crop is cut;
-             the low end shrinks with the step's crop. Default: (256, 320) for a crop of 224, in proportion for others
-area       : (low, high), instead: the box's share of the frame (random resized crop), with `aspect` (low, high), its
-             width / height (default 3/4 .. 4/3)
+stride     : the baseline's temporal stride s in source frames. The clip's stride is drawn uniformly from the integers
+             s .. s x (T // t) that the video is long enough for; T are the baseline's frames and t this step's
+short_side : (low, high): the video's short side is scaled to a size from this range before the baseline's crop is cut;
+             the low end shrinks with the step's crop. Default: (256, 320) for a crop of 224, proportional for others
+area       : (low, high), instead of short_side: the box's share of the frame (random resized crop), with `aspect`
+             (low, high), its width / height (default 3/4 .. 4/3)
 flip       : share of the clips that are mirrored
 segments   : one frame from each of t equal parts of the video instead of a stride (as TSN, with one offset for all)
-beyond     : a video with too few frames is an "error", "clamp" repeats its last frame, "loop" starts it again
+beyond     : with too few frames: "error" raises, "clamp" repeats the last frame, "loop" starts the video again
 
 Source: Wu et al. 2020, section 3.2.
 
@@ -92,11 +92,11 @@ Source: Wu et al. 2020, section 3.2.
 
 shapes    : its short cycle; the last is `base`
 base      : the shape of the long-cycle stage
-end_epoch : where it is planned to end, in epochs, before any rounding
+end_epoch : its planned end in epochs, before any rounding
 start, stop : its iterations
 clip_start, clip_stop : its clips of the stream over all processes; `clips` of them
-cells     : sampling points (clips x T x H x W) over all processes, its nominal compute
-long, lr_scale : as in `Step`; lr_stage : the one in which it ends, as fine-tuning has a drop in its middle
+cells     : sampling points (clips x T x H x W) over all processes, which is its nominal compute
+long, lr_scale : as in `Step`; lr_stage : the LR stage in which it ends (fine-tuning has a drop in its middle)
 )",
                     "Stage(shapes, end_epoch, lr_scale, long, lr_stage, start, stop, clip_start, clip_stop, cells)",
                     check, field("shapes", &Stage::shapes), field("end_epoch", &Stage::end_epoch),

@@ -1,4 +1,5 @@
-// Unlocked: work without the interpreter's lock, as pybind11's gil_scoped_release, in two ways better for long work.
+// Unlocked: releases the GIL, like pybind11's gil_scoped_release, but survives the interpreter's exit and can check
+// signals.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -8,9 +9,9 @@
 
 namespace multigrid {
 
-// At the interpreter's exit Python ends a daemon thread that asks for the lock by unwinding its stack, which the
-// destructors on it do not survive ("terminate called without an active exception"). Such a thread waits here instead
-// until the process is gone, as it does from Python 3.14 on.
+// At exit, Python ends a daemon thread that takes the GIL by unwinding its stack, and destructors on that stack then
+// abort the process ("terminate called without an active exception"). Here such a thread waits until the process is
+// gone instead, as Python itself does from 3.14 on.
 class Unlocked {
  public:
   Unlocked() : state_(PyEval_SaveThread()) {}
@@ -18,7 +19,8 @@ class Unlocked {
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;
 
-  // Whether a signal's handler has raised, as Ctrl-C does: the error is set, to be thrown once the lock is held again.
+  // Whether a signal handler has raised, as for Ctrl-C. The Python error is then set; throw it once the GIL is held
+  // again.
   bool interrupted() {
     lock();
     const bool raised = PyErr_CheckSignals() != 0;

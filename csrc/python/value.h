@@ -1,4 +1,4 @@
-// A frozen C++ value as a Python one: named fields, a constructor that checks each, equality, hash, repr and pickle
+// Binds a frozen C++ value: named fields, a constructor that checks each of them, equality, hash, repr and pickle, all
 // from one list of members.
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace multigrid {
 
-// A member; whole numbers lie in [low, high].
+// A member; whole numbers must lie in [low, high].
 template <class T, class M>
 struct Field {
   const char* name;
@@ -39,7 +39,7 @@ struct ListOf<std::vector<M>> : std::true_type {
 
 Beyond beyond_from(const std::string& name, pybind11::handle value);
 
-// An M of Python's, or TypeError or ValueError with the argument's name.
+// Converts a Python value to M, or raises TypeError or ValueError with the argument's name.
 template <class M>
 M read(const std::string& name, pybind11::handle value, std::int64_t low = 0, std::int64_t high = most_clips) {
   namespace py = pybind11;
@@ -87,9 +87,9 @@ inline pybind11::object as_python(const Beyond& beyond) {
 }
 
 template <class M>
-using Any = const pybind11::object&;  // an argument for each member
+using Any = const pybind11::object&;  // one argument per member
 
-// `check` throws std::invalid_argument for a value that cannot be.
+// `check` throws std::invalid_argument for an invalid value.
 template <class T, class... M>
 pybind11::class_<T> bind_value(pybind11::module_& m, const char* name, const char* doc, const char* usage,
                                void (*check)(const T&), Field<T, M>... fields) {

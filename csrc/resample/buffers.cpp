@@ -14,12 +14,12 @@ namespace {
 constexpr std::size_t huge_page = std::size_t{1} << 21;
 constexpr int slots = 8;
 
-// The unused buffers, oldest first. The ring is entered by one thread at a time and never waited for: who finds it
-// taken, perhaps by a thread that did not live through a fork, does without.
+// The unused buffers, oldest first. A try-lock: callers that fail to take it bypass the ring, because the thread that
+// holds it may not have survived a fork.
 std::atomic_flag taken = ATOMIC_FLAG_INIT;
 Buffer ring[slots];
 int used = 0;
-std::atomic<std::size_t> held{0};  // read outside, too
+std::atomic<std::size_t> held{0};  // also read without the lock
 std::size_t limit = std::size_t{256} << 20;
 
 class Entry {
@@ -55,7 +55,7 @@ void make_room(int free_slots, std::size_t bytes) {
 Buffer take_buffer(std::size_t bytes) {
   const std::size_t rounded = (bytes + huge_page - 1) / huge_page * huge_page;
   if (const Entry entry; entry) {
-    int best = -1;  // at most half as large again
+    int best = -1;  // at most 1.5 times as large
     for (int i = 0; i < used; ++i)
       if (ring[i].bytes >= rounded && ring[i].bytes <= rounded + rounded / 2 &&
           (best < 0 || ring[i].bytes < ring[best].bytes))
@@ -64,7 +64,7 @@ Buffer take_buffer(std::size_t bytes) {
   }
   const Buffer buffer{::operator new(rounded, std::align_val_t(huge_page)), rounded};
 #ifdef __linux__
-  madvise(buffer.data, buffer.bytes, MADV_HUGEPAGE);  // a wish: without it the pages are small
+  madvise(buffer.data, buffer.bytes, MADV_HUGEPAGE);  // only a hint: without it the pages are small
 #endif
   return buffer;
 }

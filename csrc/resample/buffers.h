@@ -1,4 +1,4 @@
-// Buffers: output memory that is used again. A fresh page costs more than the arithmetic that fills it.
+// Buffers: reused output memory, because touching a fresh page costs more than the arithmetic that fills it.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ struct Buffer {
 // std::bad_alloc.
 Buffer take_buffer(std::size_t bytes);
 
-// Back to the ring, or to the system if it does not fit there.
+// Returns a buffer to the ring, or to the system if it does not fit there.
 void give_buffer(const Buffer& buffer) noexcept;
 
 // How many bytes of unused buffers the ring may hold in this process, and how many it holds.

@@ -1,4 +1,5 @@
-// What resample refuses, before memory is touched: the argument, its value, the rule and the next move.
+// The checks of resample, made before memory is touched. Errors state the argument, its value, the rule and the next
+// move.
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +17,7 @@ std::string item(const char* name, std::size_t i, std::size_t count) {
   return count == 1 ? name : std::string(name) + "s[" + std::to_string(i) + "]";
 }
 
-// Beyond, 2^-24 of a pixel is below a double's last place.
+// Above this, 2^-24 of a pixel is below the last place of a double.
 bool placed_exactly(const Axis& axis) {
   constexpr double most = 1 << 28;
   return std::fabs(axis.start) < most && std::fabs(axis.span) < most;
@@ -47,7 +48,7 @@ void check_moment(const std::vector<double>& values, const char* name, std::int6
     refuse(name, " needs a float dtype: uint8 output is not normalised. Leave ", name, " out or set dtype='float32'");
   if (values.size() != 1 && values.size() != static_cast<std::size_t>(channels))
     refuse(name, " has ", values.size(), " values and the video ", channels,
-           " channels; give one number or one per channel");
+           " channels; pass one number or one per channel");
   for (const double value : values) {
     if (!std::isfinite(value)) refuse(name, " (", value, ") must be finite");
     if (value == 0 && std::string(name) == "std") refuse("std (0) must not be 0");
@@ -77,7 +78,7 @@ bool overlap(const ClipView& video, const BatchView& out) {
 std::vector<std::int64_t> picked_frames(const Grid& grid, std::int64_t frames) {
   if (grid.t.size > most_size) refuse("grid.t.size (", grid.t.size, ") must be at most ", most_size);
   if (!placed_exactly(grid.t))
-    refuse("the grid reads ", grid.t.span, " frames from ", grid.t.start, ", which no video has; draw it anew");
+    refuse("the grid reads ", grid.t.span, " frames from ", grid.t.start, ", which no video has; draw the grid again");
   const Cells cells = cells_of(grid.t);
   if (cells.lo < 0 || (grid.beyond == Beyond::error && cells.hi > frames))
     refuse("the grid reads frames ", cells.lo, " to ", cells.hi - 1, " of a video of ", frames,
@@ -96,9 +97,9 @@ Box touched_box(const Grid& grid, std::int64_t h, std::int64_t w) {
 }
 
 void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& grids) {
-  if (videos.empty()) refuse("videos is empty; give at least one video");
+  if (videos.empty()) refuse("videos is empty; pass at least one video");
   if (grids.size() != 1 && grids.size() != videos.size())
-    refuse("grids has ", grids.size(), " grids for ", videos.size(), " videos; give one for all or one for each");
+    refuse("grids has ", grids.size(), " grids for ", videos.size(), " videos; pass one for all or one for each");
   const Grid& first = grids[0];
   constexpr double widest = (1 << 27) - 1;
   for (std::size_t i = 0; i < videos.size(); ++i) {
@@ -141,7 +142,7 @@ void check_options(const std::vector<ClipView>& videos, const Options& options, 
     const std::string name = item("video", i, videos.size());
     if (out.dtype == DType::u8 && videos[i].dtype != DType::u8)
       refuse(name, " is float and dtype uint8; a float video has no 0..255 scale: use a float dtype");
-    if (overlap(videos[i], out)) refuse("out overlaps ", name, " in memory; give it memory of its own");
+    if (overlap(videos[i], out)) refuse("out overlaps ", name, " in memory; give out its own memory");
   }
 }
 

@@ -1,4 +1,4 @@
-// ClipView: a video in memory, owned by someone else. BatchView: where clips are written.
+// ClipView: a video in memory that the caller owns. BatchView: the memory that clips are written to.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct ClipView {
   std::int64_t pitch_t, pitch_h, pitch_w, pitch_c;
 };
 
-// The bytes of a video, from the lowest to past the highest.
+// The bytes of a video, from the lowest address to one past the highest.
 struct Memory {
   const char *begin, *end;
 };

@@ -1,5 +1,5 @@
-// MULTIGRID_HD: a function for the host and, where a CUDA compiler reads it, the device. MULTIGRID_UNROLL: a loop whose
-// arrays are registers there; MULTIGRID_ROLLED: a loop that is not to be unrolled, for the sake of registers.
+// MULTIGRID_HD: a function for the host and, with a CUDA compiler, the device. MULTIGRID_UNROLL: unroll a loop so that
+// its arrays stay in registers on the device; MULTIGRID_ROLLED: do not unroll a loop, to save registers.
 #pragma once
 
 #ifdef __CUDACC__

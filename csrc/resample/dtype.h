@@ -1,4 +1,4 @@
-// DType: the kinds of values that are resampled, and the one place where a kind becomes a C++ type.
+// DType: the dtypes that can be resampled, and the one place where a dtype becomes a C++ type.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ enum class DType : int { u8, f16, f32, bf16 };
 
 MULTIGRID_HD inline std::int64_t bytes_of(DType dtype) { return dtype == DType::u8 ? 1 : dtype == DType::f32 ? 4 : 2; }
 
-// f of a value of that kind: visit(dtype, [](auto zero) { using T = decltype(zero); ... }).
+// Calls f with a value of that type: visit(dtype, [](auto zero) { using T = decltype(zero); ... }).
 template <class F>
 inline decltype(auto) visit(DType dtype, F&& f) {
   switch (dtype) {

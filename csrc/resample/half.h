@@ -48,7 +48,7 @@ MULTIGRID_HD inline void assign(Bfloat16& to, float x) {
   to.bits = static_cast<std::uint16_t>(nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// Adding a power of two puts float16's last place at float32's, so that the sum does the rounding.
+// Adding a power of two aligns float16's last place with float32's, so that the addition rounds.
 MULTIGRID_HD inline void assign(Half& to, float x) {
   const std::uint32_t bits = bits_of(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
   std::uint32_t half;

@@ -1,4 +1,5 @@
-// Pulse: how long work notices that it is to end, by Ctrl-C or because another thread of the call failed.
+// Pulse: how long-running work notices that it must end, because of Ctrl-C or because another thread of the call
+// failed.
 #pragma once
 
 #include <atomic>
@@ -9,20 +10,20 @@
 
 namespace multigrid {
 
-// Asked from time to time by the thread that called, and by no other: whether the call is to end.
+// Whether the call must end. Only the calling thread asks, at intervals.
 using Interrupted = std::function<bool()>;
 
-// Ends a thread's work; it never leaves the call.
+// Ends a thread's work. It is caught within the call.
 struct Stopped : std::exception {};
 
 class Pulse {
  public:
   static constexpr std::chrono::milliseconds period{50};
 
-  // Of a helping thread `interrupted` is nullptr.
+  // In a helper thread `interrupted` is nullptr.
   Pulse(std::atomic<bool>& stopped, const Interrupted* interrupted) : stopped_(stopped), interrupted_(interrupted) {}
 
-  // After work on so many values. Throws Stopped.
+  // Call after work on `values` values. Throws Stopped.
   void beat(std::int64_t values) {
     left_ -= values;
     if (left_ < 0) look();

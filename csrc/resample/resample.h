@@ -1,4 +1,4 @@
-// Resampling: a clip is a video read on a grid, written once, in the model's layout and dtype.
+// Resampling: reads a video on a grid and writes the clip once, in the model's layout and dtype.
 //
 // Per axis, output cell i covers [start + i stride, start + (i + 1) stride), stride = span / size, and pixel k covers
 // [k, k + 1). Only the pixels that the box [start, start + span) touches are looked at, as if the box had been cut out
@@ -41,27 +41,27 @@ struct Scale {
 };
 Scale scale_of(const Options& options, DType from, DType to, std::int64_t channels);
 
-// The frames of a video of `frames` that temporal nearest picks, for a reader to decode.
+// The frames, of a video of `frames`, that temporal nearest takes: what a decoder has to read.
 std::vector<std::int64_t> picked_frames(const Grid& grid, std::int64_t frames);
 
-// The rows and columns of a video of h x w pixels that a grid looks at: what is left of it may be cut off.
+// The rows and columns of a video of h x w pixels that a grid reads; the rest may be cut off.
 struct Box {
   std::int64_t top, bottom, left, right;
 };
 Box touched_box(const Grid& grid, std::int64_t h, std::int64_t w);
 
-// Throw std::invalid_argument with the argument, its value, the rule and the next move. They touch no pixel; the first
-// needs no output yet.
+// Throw std::invalid_argument with the argument, its value, the rule and the next move. They read no pixels; the first
+// does not need the output yet.
 void check_grids(const std::vector<ClipView>& videos, const std::vector<Grid>& grids);
 void check_options(const std::vector<ClipView>& videos, const Options& options, const BatchView& out);
 
-// Writes clip i = videos[i] on grids[i], or on grids[0] if there is one grid for all. Expects checked arguments. False
-// where `interrupted` ended it: some of the clips are not written then.
+// Writes clip i = videos[i] on grids[i], or on grids[0] if there is one grid for all. Expects checked arguments.
+// Returns false if `interrupted` ended it; some of the clips are then not written.
 bool resample_cpu(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
                   const BatchView& out, const Interrupted& interrupted);
 
-// The vector code in use ("plain", "avx2", "avx512", "neon"), those this machine can run, and a choice among them:
-// every path gives the same values to the last few bits.
+// The vector code in use ("plain", "avx2", "avx512", "neon"), the ones that this machine can run, and a way to choose.
+// All give the same values to the last few bits.
 const char* vector_path();
 std::vector<const char*> vector_paths();
 bool choose_vector_path(const char* name);

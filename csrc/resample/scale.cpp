@@ -1,4 +1,4 @@
-// From a pixel to a value of the clip.
+// The scale and shift from a pixel to a value of the clip.
 
 #include "resample/resample.h"
 

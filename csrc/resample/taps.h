@@ -1,4 +1,4 @@
-// Where an output cell looks and with what weights. Shared by CPU and CUDA: they cannot drift.
+// Which pixels an output cell reads, and their weights. Shared by CPU and CUDA, so that the two cannot diverge.
 #pragma once
 
 #include <cmath>
@@ -9,11 +9,11 @@
 
 namespace multigrid {
 
-// What a cell makes of the pixels; `smooth` is linear with the antialias filter.
+// How a cell combines its pixels; `smooth` is linear with the antialias filter.
 enum class Filter : int { nearest, linear, smooth, area };
 
 // An axis read forwards: cell i covers [start + i * span / size, start + (i + 1) * span / size) with span > 0, pixel k
-// covers [k, k + 1), and only the pixels lo <= k < hi, those that the box touches, may be looked at.
+// covers [k, k + 1), and only the pixels lo <= k < hi, those that the box touches, may be read.
 struct Cells {
   double start, span;
   std::int64_t size, lo, hi;
@@ -23,8 +23,8 @@ struct Cells {
   MULTIGRID_HD std::int64_t placed(std::int64_t i) const { return reversed ? size - 1 - i : i; }
 };
 
-// The box's start to 2^-24 of a pixel: (start + span) - span is not always start, and a reversed axis must read
-// exactly the cells of the forward one.
+// The start of the box, rounded to 2^-24 of a pixel: in floating point (start + span) - span is not always start, but a
+// reversed axis must read exactly the cells of the forward one.
 MULTIGRID_HD inline double snapped(double x) { return std::floor(x * 16777216.0 + 0.5) / 16777216.0; }
 
 MULTIGRID_HD inline Cells cells_of(const Axis& axis) {
@@ -37,8 +37,8 @@ MULTIGRID_HD inline Cells cells_of(const Axis& axis) {
       reversed};
 }
 
-// What a cell looks at: the stretch [from, to) of the axis, and the pixels first <= k < first + count in it, which
-// never fall as the cell grows.
+// What a cell reads: the stretch [from, to) of the axis, and the pixels first <= k < first + count in it. `first` and
+// `first + count` never decrease from one cell to the next.
 struct Taps {
   std::int64_t first, count;
   double from, to;
@@ -66,8 +66,8 @@ MULTIGRID_HD inline Taps taps_of(const Cells& cells, Filter filter, std::int64_t
   return {static_cast<std::int64_t>(first), static_cast<std::int64_t>(last - first) + 1, from, to};
 }
 
-// What pixel k counts, before the weights of the cell are divided by their sum: its share of the stretch, or the
-// height there of a triangle over the stretch.
+// The weight of pixel k before the weights of the cell are divided by their sum: its share of the stretch, or the
+// height of a triangle over the stretch at k.
 MULTIGRID_HD inline double weight_of(const Taps& taps, Filter filter, std::int64_t k) {
   if (filter == Filter::nearest) return 1;
   const double pixel = static_cast<double>(k);
@@ -79,7 +79,7 @@ MULTIGRID_HD inline double weight_of(const Taps& taps, Filter filter, std::int64
   return weight > 0 ? weight : 0;
 }
 
-// One over the sum of a cell's weights, or 0 for an area cell too thin for a double to tell its ends apart.
+// 1 / the sum of a cell's weights, or 0 for an area cell so thin that its ends are the same double.
 MULTIGRID_HD inline double share_of(const Taps& taps, Filter filter) {
   double sum = 0;
   MULTIGRID_ROLLED
@@ -87,13 +87,13 @@ MULTIGRID_HD inline double share_of(const Taps& taps, Filter filter) {
   return sum > 0 ? 1 / sum : 0;
 }
 
-// What pixel first + t counts in the cell, of 1 in all. A cell too thin is its first pixel.
+// The normalised weight of pixel first + t in the cell. A cell that is too thin takes its first pixel.
 MULTIGRID_HD inline float part_of(const Taps& taps, Filter filter, double share, std::int64_t t) {
   if (share == 0) return t == 0 ? 1.0f : 0.0f;
   return static_cast<float>(weight_of(taps, filter, taps.first + t) * share);
 }
 
-// No cell of the axis looks at more pixels, but for one that it barely touches.
+// Upper bound on the taps of a cell, slivers aside.
 MULTIGRID_HD inline std::int64_t most_taps(const Cells& cells, Filter filter) {
   const double stride = cells.span / static_cast<double>(cells.size);
   if (filter == Filter::nearest) return 1;
@@ -108,7 +108,7 @@ MULTIGRID_HD inline std::int64_t frame_of(const Cells& cells, std::int64_t i) {
   return static_cast<std::int64_t>(frame > last ? last : frame);
 }
 
-// A frame past the end of the video: its last frame, or the video again.
+// The frame to read for a frame past the end of the video: the last one, or counted from the start again.
 MULTIGRID_HD inline std::int64_t wrapped(std::int64_t frame, std::int64_t frames, Beyond beyond) {
   if (frame < frames) return frame;
   return beyond == Beyond::loop ? frame % frames : frames - 1;

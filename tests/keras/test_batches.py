@@ -234,7 +234,7 @@ def test_evaluation_in_fit_evaluate_and_predict(paths):
 
 
 def test_bad_arguments(paths):
-    with pytest.raises(ValueError, match=re.escape("dtype ('int64') has no NumPy arrays")):
+    with pytest.raises(ValueError, match=re.escape("dtype ('int64') can't be returned as a NumPy array")):
         VideoDataset(paths, range(6), dtype="int64")
     with pytest.raises(ValueError, match="std"):
         VideoDataset(paths, range(6), std=0.0)

@@ -11,7 +11,7 @@ from pymultigrid import resample
 
 VIDEO = np.full((4, 8, 8, 3), 200, "uint8")
 SIZE = (2, 4, 4)
-READ_ONLY = "out is read-only, or does not say that it is not; give an array that can be written"
+READ_ONLY = "out is read-only, or does not say that it is writable; pass an array that can be written"
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's tensors")
 
 
@@ -55,7 +55,7 @@ def test_a_variable():
     import tensorflow as tf
 
     out = tf.Variable(zeros())
-    with pytest.raises(TypeError, match="out is a ResourceVariable; give an array: NumPy, or anything with __dlpack__"):
+    with pytest.raises(TypeError, match="out is a ResourceVariable; pass an array: NumPy, or anything with __dlpack__"):
         resample(VIDEO, SIZE, out=out)
     assert is_zero(out)
 
@@ -67,9 +67,9 @@ def test_a_symbolic_tensor():
 
     @tf.function
     def traced(symbol):
-        with pytest.raises(TypeError, match="video is a SymbolicTensor; give an array: NumPy, or"):
+        with pytest.raises(TypeError, match="video is a SymbolicTensor; pass an array: NumPy, or"):
             resample(symbol, SIZE)
-        with pytest.raises(TypeError, match="out is a SymbolicTensor; give an array: NumPy, or"):
+        with pytest.raises(TypeError, match="out is a SymbolicTensor; pass an array: NumPy, or"):
             resample(VIDEO, SIZE, out=symbol)
         return symbol
 

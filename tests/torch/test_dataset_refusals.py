@@ -121,7 +121,7 @@ def test_a_short_video_is_refused_at_the_first_coarse_step(tmp_path):
     path = mp4.write(tmp_path / "short.mp4", frames=5)
     sample = next(iter(BatchSampler(SCHEDULE)))[0]
     assert sample.step.shape.t < 5 < SCHEDULE.shape.t
-    with pytest.raises(ValueError, match=re.escape("of the full shape, which training comes to; pass beyond=")):
+    with pytest.raises(ValueError, match=re.escape("of the full shape, which training reaches later; pass beyond=")):
         VideoDataset([path] * 6, range(6))[sample]
 
 

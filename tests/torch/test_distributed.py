@@ -159,7 +159,7 @@ loader = torch.utils.data.DataLoader([0] * 4, batch_sampler=BatchSampler(schedul
 try:
     loader.batch_sampler.drop_last
 except ValueError as error:
-    assert f"gives the batches of rank {rank} of 2 already" in str(error), error
+    assert f"already gives the batches of rank {rank} of 2" in str(error), error
 else:
     raise SystemExit("batches can be dealt out twice")
 """

@@ -155,7 +155,7 @@ def test_labels_beyond_the_classes(dataset, labels, wrong):
 def test_bad_evaluations():
     with pytest.raises(TypeError, match=re.escape("scores (tensor([0., 0.])) must be a tensor, videos x classes")):
         Evaluation(torch.zeros(2), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=re.escape("labels has 1 videos, and scores has 2; give one row for each")):
+    with pytest.raises(ValueError, match=re.escape("labels has 1 videos, and scores has 2; pass one row for each")):
         Evaluation(torch.zeros(2, 2), torch.tensor([0]))
     with pytest.raises(TypeError, match=re.escape("labels ([0, 1]) must be whole numbers")):
         Evaluation(torch.zeros(2, 2), [0, 1])

@@ -291,7 +291,7 @@ def test_one_side_resumed_alone_is_refused():
 def test_a_loop_over_epochs_around_it_is_refused():
     loop = Loader(Clips(), SCHEDULE), *parts()
     train(*loop)
-    with pytest.raises(RuntimeError, match=re.escape("the loader gives the whole training, all epochs of it")):
+    with pytest.raises(RuntimeError, match=re.escape("the loader yields the whole training, all its epochs")):
         train(*loop)
 
 
@@ -395,7 +395,7 @@ def test_a_training_forward_outside_of_a_step_is_warned_of_once():
     model.eval()(clips)
     with torch.no_grad():
         model.train()(clips)
-    with pytest.warns(RuntimeWarning, match=re.escape("outside of sub_batches(model, step)")):
+    with pytest.warns(RuntimeWarning, match=re.escape("outside sub_batches(model, step)")):
         model(clips)
     model(clips)
     with warnings.catch_warnings():

@@ -146,7 +146,7 @@ def test_a_state_of_another_scheduler():
         ValueError, match=re.escape("state_dict has no 'unscaled'; it must be what ScaledLR.state_dict()")
     ):
         lr.load_state_dict(lr.scheduler.state_dict())
-    with pytest.raises(TypeError, match=re.escape("state_dict (None) must be what ScaledLR.state_dict() gave")):
+    with pytest.raises(TypeError, match=re.escape("state_dict (None) must be what ScaledLR.state_dict() returned")):
         lr.load_state_dict(None)
     again = made(schedule=SCHEDULE.with_processes(4))[2]
     again.load_state_dict(lr.state_dict())  # on another number of processes it is the same schedule

@@ -323,7 +323,7 @@ def test_refusals():
     with pytest.raises(TypeError, match=re.escape("full (Schedule) must be a Shape; pass schedule.shape")):
         PositionEmbeddings(model, SCHEDULE, patch=(2, 16, 16))
     for wrong, error in (((2, 16), ValueError), ((0, 4, 4), ValueError), (16, TypeError), ((2, 16.0, 16), TypeError)):
-        rule = f"patch ({wrong}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16), say"
+        rule = f"patch ({wrong}) must be three sizes: frames, rows and columns, each at least 1; write (2, 16, 16)"
         with pytest.raises(error, match=re.escape(rule)):
             PositionEmbeddings(model, full, patch=wrong)
     with pytest.raises(ValueError, match=re.escape("tables names where, which model (Transformer) does not have")):

@@ -63,7 +63,7 @@ def noisy(model, clips):
     return model(clips).square().mean() * noise
 
 
-@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside of sub_batches")
+@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside sub_batches")
 @pytest.mark.parametrize("training", [True, False])
 def test_everything_is_as_it_was(training):
     model = net()
@@ -218,9 +218,7 @@ def test_torchs_own_optimizers_in_backward_are_refused():
     model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
     _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.1})
     state = copy.deepcopy(model.state_dict())
-    with pytest.raises(
-        ValueError, match=re.escape("parameter 0.weight has an optimizer that steps inside of backward")
-    ):
+    with pytest.raises(ValueError, match=re.escape("parameter 0.weight has an optimizer that steps inside backward")):
         fly(model, plan())
     assert same(state, model.state_dict())
 

@@ -299,7 +299,7 @@ def test_bad_repeats_and_weights():
         BatchSampler(SCHEDULE, weights=[1, 2, -1] + 47 * [1])
     with pytest.raises(ValueError, match=re.escape("weights[0] (nan) must be finite")):
         BatchSampler(SCHEDULE, weights=[float("nan")] + 49 * [1])
-    with pytest.raises(ValueError, match=re.escape("weights are all 0; give the videos to draw a weight above 0")):
+    with pytest.raises(ValueError, match=re.escape("weights are all 0; pass a weight above 0 for the videos to draw")):
         BatchSampler(SCHEDULE, weights=50 * [0])
 
 

@@ -204,7 +204,9 @@ def test_hugging_face_with_too_few_shards():
     datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is missing: its streams were NOT tested")
     source = datasets.IterableDataset.from_generator(rows, gen_kwargs={"numbers": [1]})
     dataset = StreamDataset(source, SCHEDULE, place)
-    with pytest.raises(ValueError, match=re.escape("source has no item for worker 1 of 2; give it more items (or sh")):
+    with pytest.raises(
+        ValueError, match=re.escape("source has no item for worker 1 of 2; pass one with more items (or sh")
+    ):
         batches(dataset, num_workers=2)
 
 
@@ -248,9 +250,11 @@ def test_bad_arguments():
 
 
 def test_an_empty_source():
-    with pytest.raises(ValueError, match=re.escape("source has no item for anyone; give it more items")):
+    with pytest.raises(ValueError, match=re.escape("source has no item for anyone; pass one with more items")):
         batches(StreamDataset([], SCHEDULE, place))
-    with pytest.raises(ValueError, match=re.escape("source has no item for worker 1 of 2; give it more items (or sha")):
+    with pytest.raises(
+        ValueError, match=re.escape("source has no item for worker 1 of 2; pass one with more items (or sha")
+    ):
         batches(StreamDataset(["one"], SCHEDULE, place), num_workers=2)
 
 

@@ -191,7 +191,7 @@ def test_activation_checkpointing_with_backward_outside_is_refused(reentrant):
     x = batch(64, (3, 2, 23, 23)).requires_grad_()
     with sub_batches(model, SCHEDULE[0]):
         loss = checkpoint(model, x, use_reentrant=reentrant).square().mean()
-    again = re.escape("a SubBatchNorm3d runs again in a backward() outside of sub_batches")
+    again = re.escape("a SubBatchNorm3d runs again in a backward() outside sub_batches")
     with pytest.raises(RuntimeError, match=again):
         loss.backward()
     # In a second `with` of the same step it is right, as in the LightningModule of docs/torch.md.
@@ -205,7 +205,7 @@ def test_activation_checkpointing_with_backward_outside_is_refused(reentrant):
         close(got.grad, want.grad)
 
 
-@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside of sub_batches")
+@pytest.mark.filterwarnings("ignore:a training forward of a SubBatchNorm outside sub_batches")
 def test_a_model_that_never_trains_in_steps_may_be_checkpointed():
     model = SubBatchNorm3d.convert(net())
     with sub_batches(model, SCHEDULE[0]):

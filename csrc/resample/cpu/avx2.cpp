@@ -1,4 +1,4 @@
-// Rows with AVX2, FMA and F16C: two quads to a vector. The build compiles this file for those instructions.
+// Rows with AVX2, FMA and F16C: two quads per vector. The build compiles this file for those instructions.
 
 #include "resample/cpu/rows.inl"
 

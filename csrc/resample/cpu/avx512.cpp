@@ -1,4 +1,4 @@
-// Rows with AVX-512 (F, BW, DQ, VL): four quads to a vector. The build compiles this file for those instructions.
+// Rows with AVX-512 (F, BW, DQ, VL): four quads per vector. The build compiles this file for those instructions.
 
 #include "resample/cpu/rows.inl"
 

@@ -6,7 +6,7 @@
 namespace multigrid {
 namespace {
 
-// The taps [from, from + count) of each cell. Of a cell that has fewer, weights of 0: of bytes on whatever is there, of
+// The taps [from, from + count) of each cell. A cell with fewer taps gets weights of 0: for bytes on any pixel, for
 // floats on a pixel of the cell, since any other may be a NaN.
 void fill_part(LineTable& part, const LineTable& line, int from, int count, bool bytes) {
   const std::size_t size = line.first.size();
@@ -51,7 +51,7 @@ void LineTable::fill(const Cells& cells, Filter filter, Pulse& pulse) {
   }
 }
 
-// Which value of the row, channel fastest, is kept in each slot of the filtered row. Slots past the last repeat it.
+// The index in the row (channel fastest) of the value in each slot of the filtered row. Slots past the last repeat it.
 void ColumnTable::order_values(std::int64_t values) {
   const std::int32_t channels = columns_.channels, lanes = lanes_, vectors = columns_.planar ? 3 : 1;
   value_.clear();
@@ -94,7 +94,7 @@ void ColumnTable::fill(const LineTable& line, std::int64_t lo, std::int64_t hi, 
     fill_floats(line, pulse);
 }
 
-// How many taps a window of 16 bytes, or of twice 8, holds for every quad; false if not even one.
+// How many taps a window of 16 bytes, or two windows of 8, hold for every quad; false if less than one.
 bool ColumnTable::choose_group(bool bytes) {
   const std::int64_t channels = columns_.channels;
   std::int32_t whole = 1;
@@ -103,7 +103,7 @@ bool ColumnTable::choose_group(bool bytes) {
     whole = std::max(whole, *ends.second - *ends.first + 1);
   }
   const bool split = whole > 16;
-  if (!bytes || (split && channels == 1)) return false;  // of two or more channels, a quad touches at most two pixels
+  if (!bytes || (split && channels == 1)) return false;  // with two or more channels a quad touches at most two pixels
   const std::int64_t most = split ? 1 + (8 - 4) / channels : 1 + (16 - whole) / channels;
   int best = 1, least = 0;
   for (int group = 1; group <= std::min<std::int64_t>(most, 4); ++group) {
@@ -116,7 +116,8 @@ bool ColumnTable::choose_group(bool bytes) {
   return true;
 }
 
-// Cells at the row's end have fewer taps: theirs are the last of a full number, so that none lies behind the row.
+// Cells at the row's end have fewer taps. They are placed last among a full number of taps, so that none is past the
+// row.
 void ColumnTable::end_inside(std::int64_t pixels) {
   const std::int32_t channels = columns_.channels;
   const auto last = static_cast<std::int32_t>(std::max<std::int64_t>(0, pixels - columns_.taps));
@@ -159,14 +160,14 @@ void ColumnTable::fill_floats(const LineTable& line, Pulse& pulse) {
   }
 }
 
-// A window that would end behind the row's `width` bytes is moved back as far as its taps stay in it.
+// A window that would end past the row's `width` bytes is moved back, as far as its taps stay in it.
 void ColumnTable::fill_bytes(std::int64_t width, Pulse& pulse) {
   const int channels = columns_.channels, group = columns_.group, halves = columns_.split ? 2 : 1;
   const int window = 16 / halves, vector = 16 * lanes_;
   const std::int64_t quads = row_floats() / 4, last_window = std::int64_t{columns_.taps - group} * channels;
   std::int32_t* offset = offset_.at_least(quads * halves);
   std::uint8_t* mask = mask_.at_least(quads * group * 16);
-  std::memset(mask, 0x80, quads * group * 16);  // a set top bit picks a zero
+  std::memset(mask, 0x80, quads * group * 16);  // a set top bit selects zero
   columns_.offset = offset;
   columns_.mask = mask;
   std::int32_t furthest = 0;
@@ -214,7 +215,7 @@ void ColumnTables::fill(const LineTable& line, std::int64_t lo, std::int64_t hi,
   }
 }
 
-// Adds what the tables make of the rows.
+// Adds the sums of all tables.
 template <class Across>
 void ColumnTables::add_tables(int count, float* const* out, Across across) {
   const std::int64_t width = row_floats();

@@ -1,4 +1,4 @@
-// LineTable, ColumnTables: the taps of a clip's columns and rows, worked out once per clip.
+// LineTable, ColumnTables: the taps of a clip's columns and rows, computed once per clip.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace multigrid {
 
-// Memory that only grows, on a cache line.
+// Memory that only grows, aligned to a cache line.
 template <class T>
 class Scratch {
  public:
@@ -33,7 +33,7 @@ class Scratch {
 };
 
 // The taps of each output cell in the order of the output: `count` weights (zero past a cell's own) from pixel first.
-// `wanted` are the pixels that any cell looks at, in order, and position[i] is the place of first[i] among them.
+// `wanted` are the pixels that any cell reads, in order, and position[i] is the index of first[i] among them.
 struct LineTable {
   int count = 0;
   std::vector<std::int64_t> first, wanted, position;
@@ -43,11 +43,11 @@ struct LineTable {
   void fill(const Cells& cells, Filter filter, Pulse& pulse);
 };
 
-// A sum of more products than this is made of shorter ones, which are added in double: a float32 sum of thousands
-// drifts from the level that it is the mean of.
+// Sums of more products than this are split into shorter ones, which are added in double, because a float32 sum of
+// thousands of products loses accuracy.
 constexpr int most_summed = 64, summed_together = 32;
 
-// Columns with the memory behind it. `bytes`: rows are uint8, side by side, and the code has the byte shuffle.
+// Columns with its memory. `bytes`: rows are contiguous uint8, and the code has the byte shuffle.
 class ColumnTable {
  public:
   void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, int lanes, bool planar,
@@ -67,13 +67,13 @@ class ColumnTable {
   int lanes_ = 1;
   std::vector<std::int32_t> value_, pixel_;  // of each slot
   std::vector<std::int32_t> start_;          // of each slot's first tap in the row
-  std::vector<int> early_;                   // how many taps that is before the cell's own first
+  std::vector<int> early_;                   // by how many taps it precedes the cell's own first
   Scratch<std::int32_t> offset_;
   Scratch<std::uint8_t> mask_;
   Scratch<float> weight_, shift_;
 };
 
-// The columns of a clip: one table, or for wide cells several of a few taps each.
+// The columns of a clip: one table or, for wide cells, several tables of a few taps each.
 class ColumnTables {
  public:
   void fill(const LineTable& line, std::int64_t lo, std::int64_t hi, const Scale& scale, const RowCode& code,
@@ -81,9 +81,9 @@ class ColumnTables {
   const Columns& columns() const { return tables_[0].columns(); }
   std::int64_t row_floats() const { return tables_[0].row_floats(); }
   bool of_bytes() const { return columns().group > 0; }
-  std::int64_t reach() const { return reach_; }  // as that of Columns, of all tables
+  std::int64_t reach() const { return reach_; }  // as in Columns, over all tables
 
-  // Filter source rows, as RowCode does.
+  // Filter source rows, like RowCode.
   void across_bytes(const RowCode& code, const std::uint8_t* const* rows, int count, float* const* out);
   void across_floats(const RowCode& code, const float* row, float* out);
 

@@ -1,4 +1,4 @@
-// resample_cpu: which vector code runs, and the threads that share the clips.
+// resample_cpu: chooses the vector code and splits the clips over threads.
 
 #include <algorithm>
 #include <atomic>
@@ -34,10 +34,10 @@ const RowCode& row_code() {
   return *code;
 }
 
-// What is worth starting a thread for, in output values.
+// How many output values are worth starting a thread for.
 constexpr std::int64_t thread_values = 1 << 16;
 
-// A stretch of the output frames of one clip.
+// A range of the output frames of one clip.
 struct Task {
   std::int64_t clip, begin, end;
 };
@@ -52,7 +52,7 @@ std::vector<Task> tasks_for(const BatchView& out, int threads) {
   return tasks;
 }
 
-// The threads of one call: the caller's, and those that it starts.
+// The threads of one call: the caller's and the helpers that it starts.
 class Crew {
  public:
   Crew(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
@@ -71,7 +71,7 @@ class Crew {
       try {
         threads.emplace_back([this] { help(); });
       } catch (const std::exception&) {
-        break;  // the system gives no more threads: those there are, and this one, do the work
+        break;  // the system gives no more threads: the existing ones and this one do the work
       }
       const std::lock_guard<std::mutex> lock(ending_);
       ++helping_;
@@ -102,7 +102,7 @@ class Crew {
         for (std::int64_t t = tasks_[i].begin; t < tasks_[i].end; ++t) reader.write_frame(t);
       }
     } catch (const Stopped&) {
-      // Whoever stopped the work has said why.
+      // The thread that stopped the work has recorded why.
     } catch (...) {
       const std::lock_guard<std::mutex> lock(ending_);
       failure_ = std::current_exception();
@@ -117,7 +117,7 @@ class Crew {
     ended_.notify_one();
   }
 
-  // For the helpers; an interruption ends their work, too.
+  // For the helpers, whose work an interruption ends, too.
   void wait() {
     std::unique_lock<std::mutex> lock(ending_);
     while (!ended_.wait_for(lock, Pulse::period, [this] { return helped_ == helping_; })) {

@@ -1,4 +1,4 @@
-// Rows with NEON, which every 64-bit Arm machine has: one quad to a vector.
+// Rows with NEON, which every 64-bit Arm machine has: one quad per vector.
 
 #include "resample/cpu/rows.inl"
 

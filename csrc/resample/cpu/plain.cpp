@@ -1,4 +1,4 @@
-// Rows without vector instructions: what the compiler makes of loops over four floats.
+// Rows without vector instructions: loops over four floats.
 
 #include "resample/cpu/rows.inl"
 

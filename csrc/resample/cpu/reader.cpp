@@ -40,7 +40,8 @@ void Reader::open(const ClipView& video, const Grid& grid, char* clip) {
   fetch_rows_ = 1 + (static_cast<std::int64_t>(lines_.wanted.size()) + out_.h - 1) / out_.h;
 }
 
-// The box's part of a row as bytes side by side, `reach` of them: all before the end of the video's memory, or a copy.
+// The box's part of a row as `reach` contiguous bytes: in place if all are before the end of the video's memory, else a
+// copy.
 const std::uint8_t* Reader::bytes_of_row(const char* from, const char* end, int copy) {
   const std::int64_t reach = columns_.reach(), width = w_.hi - w_.lo;
   if (packed_ && end - from >= reach) return reinterpret_cast<const std::uint8_t*>(from);
@@ -63,7 +64,7 @@ const float* Reader::floats_of_row(const char* from) {
   return floats;
 }
 
-// Asks for a few rows that will be wanted soon: the caches take only so many requests at a time.
+// Prefetches a few rows that are needed soon; the caches accept only a limited number of requests at a time.
 void Reader::fetch(Ring& ring, std::int64_t most) {
   const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size()), reach = columns_.reach();
   const char* frame = box_of(ring.frame);
@@ -75,7 +76,7 @@ void Reader::fetch(Ring& ring, std::int64_t most) {
   }
 }
 
-// Filters the next rows that are wanted, `together` at a time, until `until` of them are there.
+// Filters the next wanted rows, `together` at a time, until `until` of them are filled.
 void Reader::fill(Ring& ring, std::int64_t until) {
   const std::int64_t all = static_cast<std::int64_t>(lines_.wanted.size());
   const char *frame = box_of(ring.frame), *end = block_end_ + ring.frame * block_pitch_t_;
@@ -97,7 +98,7 @@ void Reader::fill(Ring& ring, std::int64_t until) {
   }
 }
 
-// Sums many rows, a few at a time and these in double, to the one row that is left; see most_summed.
+// Reduces many rows to one: sums a few at a time, and adds those sums in double; see most_summed.
 void Reader::sum_rows(int count) {
   const std::int64_t width = columns_.row_floats();
   float *zeros = sums_.at_least(2 * width), *sum = zeros + width;

@@ -1,5 +1,5 @@
-// Reader: one thread's walk over the frames of clips. A source row is filtered once, into a ring of float rows that
-// stays in the first cache; an output row is the weighted sum of rows of the ring, stored at once.
+// Reader: one thread's pass over the frames of clips. A source row is filtered once, into a ring of float rows that
+// stays in the L1 cache; an output row is the weighted sum of rows of the ring and is stored immediately.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace multigrid {
 
-// An output larger than this is gone from the caches before anyone reads it, and is written past them.
+// An output larger than this leaves the caches before anyone reads it, so it is written with non-temporal stores.
 constexpr std::int64_t cache_bytes = 32 << 20;
 
 class Reader {
@@ -53,8 +53,7 @@ class Reader {
   ClipView video_{};
   Cells t_{}, h_{}, w_{};
   char* clip_ = nullptr;
-  // Past the part of the video that has no gaps, around frame 0, row 0; and how far it is to that of other frames,
-  // rows.
+  // The end of the gapless part of the video around frame 0, row 0, and the distance to that of other frames and rows.
   const char* block_end_ = nullptr;
   std::int64_t block_pitch_t_ = 0, block_pitch_h_ = 0;
   Beyond beyond_{};

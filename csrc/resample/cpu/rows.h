@@ -1,5 +1,5 @@
-// What the resampler does to rows, once for each vector instruction set. The tables are laid out for vectors of
-// `lanes` quads (4 floats in 16 bytes), so that one algorithm serves every width.
+// The row functions of the resampler, one implementation per vector instruction set. The tables are laid out for
+// vectors of `lanes` quads (4 floats in 16 bytes), so that one algorithm serves every width.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,17 @@ struct Columns {
   const float* shift;          // [vectors][4 lanes], added once, by `down`
 };
 
-// Rows are filtered this many at a time: they share the loads of the tables.
+// Rows are filtered this many at a time, so that they share the loads of the tables.
 constexpr int together = 4;
 
-// One row of a clip as it is written: `pixels` pixels, the distance in values between planes, and how many values past
-// the row's end may be overwritten, because the next row comes there: whole vectors are stored faster.
+// An output row of a clip: `pixels` pixels, the distance in values between planes, and how many values past the row's
+// end may be overwritten because the next row is written there later. Storing whole vectors is faster.
 struct Place {
   void* data;
   std::int64_t pixels, plane, spare;
 };
 
-// Where values come from when they are not bytes side by side: `count` values of `channels` each.
+// The source of values that are not contiguous bytes: `count` values of `channels` each.
 struct Strided {
   const void* data;
   DType dtype;
@@ -53,12 +53,13 @@ struct RowCode {
   void (*down)(const float* const* rows, const float* weight, int count, const Columns& columns, DType dtype,
                Layout layout, const Place& place);
   void (*to_floats)(const Strided& from, float* out);
-  // Copies past the caches, to memory that is too large to stay in them; `settle` before another thread may look.
+  // Copies with non-temporal stores, for memory too large to stay in the caches. Call `settle` before another thread
+  // reads it.
   void (*stream)(char* to, const char* from, std::int64_t bytes);
   void (*settle)();
 };
 
-// nullptr where the build has no such code; what the machine has is for the caller to ask.
+// nullptr if the build has no such code. The caller checks what the machine supports.
 const RowCode* plain_code();
 const RowCode* avx2_code();
 const RowCode* avx512_code();

@@ -1,15 +1,15 @@
-// The algorithm of resample_rows.h, written over a vector type V. Included by one source file for each instruction
-// set, with nothing shared between them: no standard containers, everything in an unnamed namespace, or the linker
-// might hand one file's AVX-512 copy of a function to another.
+// The algorithm of rows.h, written over a vector type V. Each instruction set has one source file that includes this
+// one. They share nothing (no standard containers, everything in an unnamed namespace), or the linker might give one
+// file the AVX-512 copy of a function from another.
 
 #include "resample/cpu/rows.h"
 
 namespace multigrid {
 namespace {
 
-// Windows is 1 if one window holds all taps, else 0. A vector store may change anything that a pointer leads to, so
-// what the loops need is copied out of the arguments; rows are addressed by their distance from the first, which leaves
-// registers for everything.
+// Windows is 1 if one window holds all taps, else 0. A vector store may alias anything behind a pointer, so what the
+// loops need is copied out of the arguments first. Rows are addressed by their distance from the first, which saves
+// registers.
 template <class V, int Group, bool Split, int Rows, int Windows>
 void across_group(const std::uint8_t* const* rows, const Columns& columns, float* const* out) {
   constexpr int width = 4 * V::lanes, offsets = Split ? 2 * V::lanes : V::lanes;
@@ -178,7 +178,7 @@ void to_floats(const Strided& from, float* out) {
   visit(from.dtype, [&](auto zero) { to_floats_typed<V, decltype(zero)>(from, out); });
 }
 
-// Whole cache lines only: part of a line past the caches costs more than a line through them.
+// Whole cache lines only: a non-temporal store of part of a line costs more than a cached store of the line.
 template <class V>
 void stream(char* to, const char* from, std::int64_t bytes) {
   constexpr std::int64_t line = 64, width = 16 * V::lanes;

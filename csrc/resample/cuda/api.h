@@ -1,11 +1,11 @@
-// What pymultigrid._cuda gives to pymultigrid._core: plain functions that return nullptr, or what went wrong.
+// What pymultigrid._cuda provides to pymultigrid._core: plain functions that return nullptr or an error message.
 #pragma once
 
 namespace multigrid {
 
 struct Launch;
 
-// What the cut of a batch into tiles depends on: how many multiprocessors, and the shared memory of one in bytes.
+// What the cut of a batch into tiles depends on: the number of multiprocessors, and the shared memory of one in bytes.
 struct Gpu {
   int processors, shared;
 };
@@ -13,7 +13,7 @@ struct Gpu {
 struct CudaApi {
   const char* (*count)(int* devices);
   const char* (*size)(int device, Gpu* gpu);
-  // Puts the launch on a stream of the device and returns at once; the launch is copied.
+  // Enqueues the launch on a stream of the device and returns immediately; the launch is copied.
   const char* (*run)(const Launch* launch, int device, void* stream);
 };
 

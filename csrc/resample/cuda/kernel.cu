@@ -1,4 +1,4 @@
-// The kernel and its launch. What a thread does is in stager.h and walker.h.
+// The kernel and its launch. The work of a thread is in stager.h and walker.h.
 
 #include <cuda_runtime.h>
 
@@ -44,7 +44,7 @@ const void* kernel_for(DType dtype) {
   return visit(dtype, [](auto zero) { return reinterpret_cast<const void*>(resample_tiles<Kind, decltype(zero)>); });
 }
 
-// The caller's device is put back.
+// Restores the caller's device.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
@@ -81,7 +81,7 @@ extern "C" const char* multigrid_cuda_count(int* devices) {
   const cudaError_t error = cudaGetDeviceCount(devices);
   if (error == cudaSuccess && *devices > 0) return nullptr;
   *devices = 0;
-  cudaGetLastError();  // or the next call would report it
+  cudaGetLastError();  // clears the error, which the next call would report otherwise
   if (error == cudaErrorInsufficientDriver) {
     int version = 0;
     cudaDriverGetVersion(&version);
@@ -103,7 +103,7 @@ extern "C" const char* multigrid_cuda_run(const Launch* launch, int device, void
   if (guard.error() != cudaSuccess) return text(guard.error());
   const void* kernel = launch->rgb ? kernel_for<Rgb>(launch->dtype) : kernel_for<Single>(launch->dtype);
   void* arguments[] = {const_cast<Launch*>(launch)};
-  // The L1 cache has nothing to do: all of it can be shared memory.
+  // The L1 cache is not needed: all of it can be shared memory.
   cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (error == cudaSuccess)

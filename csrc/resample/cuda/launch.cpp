@@ -11,20 +11,20 @@ namespace multigrid {
 namespace {
 
 constexpr std::int32_t most_threads = 256, most_words = 48 * 1024 / 4, most_log_slots = 3;
-constexpr std::int32_t most_warps = 32;      // of a multiprocessor, by their registers
-constexpr std::int32_t rows_of_tables = 16;  // filling a tile's tables takes about as long as so many of its rows
+constexpr std::int32_t most_warps = 32;      // per multiprocessor, limited by registers
+constexpr std::int32_t rows_of_tables = 16;  // filling a tile's tables takes about as long as this many rows
 
-// Columns of a tile, and how many tiles that makes; a staged row of it in words.
+// Columns of a tile, the number of tiles that gives, and the words of a staged row.
 struct Columns {
   std::int32_t pairs, tiles, staged_words;
 };
 
-// Planes of a tile, and how many tiles that makes.
+// Planes of a tile, and the number of tiles that gives.
 struct Planes {
   std::int32_t planes, tiles;
 };
 
-// How the clips of a launch are cut into tiles, step by step: columns, planes, rows, and what the shared memory holds.
+// Cuts the clips of a launch into tiles, in this order: columns, planes, rows, and the layout of shared memory.
 class Cut {
  public:
   Cut(const Launch& launch, const Gpu& gpu) : launch_(launch), gpu_(gpu) {
@@ -34,7 +34,7 @@ class Cut {
     }
   }
 
-  // Nothing, if not even the smallest tile fits in the shared memory.
+  // Empty if not even the smallest tile fits into shared memory.
   std::optional<Tiling> tiling() const {
     const std::int32_t pairs = (launch_.w + 1) / 2, planes = launch_.planes();
     Columns columns = in_tiles(std::max(1, (pairs + most_threads - 1) / most_threads));
@@ -80,10 +80,10 @@ class Cut {
     return {pairs, (all + pairs - 1) / pairs, static_cast<std::int32_t>(staged)};
   }
 
-  // Rows of a tile, so that the blocks that run at once are done soonest: they take turns, and the last turn is as long
-  // as the others, however few tiles are left for it. Half a turn on top stands for the beginning and the end, when the
-  // memory is idle: all blocks fill their tables, and few are left. (Half, and 16 rows, were the best of those tried on
-  // an H100 over the rows of benchmarks/resample_cuda.py.)
+  // Chooses the rows of a tile that minimise the predicted time. Blocks run in waves, and the last wave takes as long
+  // as the others, however few tiles are left for it. Half a wave is added for the start, when all blocks fill their
+  // tables, and the end, when few blocks are left; memory is idle in both. (Half a wave and 16 rows were the best of
+  // the values tried on an H100 over the rows of benchmarks/resample_cuda.py.)
   std::int32_t best_rows(std::int64_t tiles, std::int64_t at_once) const {
     std::int32_t best = launch_.h;
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
@@ -96,7 +96,7 @@ class Cut {
     return best;
   }
 
-  // Where things lie in a tile's shared memory, and how much it is, in words.
+  // The layout of a tile's shared memory and its size, in words.
   struct Places {
     std::int64_t rows_at, columns_at, staged_at, words;
   };
@@ -115,7 +115,7 @@ class Cut {
     return layout(columns, planes, rows, 0).words <= most_words;
   }
 
-  // An upper bound on a staged row: four words before it, its pixels, and those that a column's taps of weight 0 reach.
+  // Upper bound on a staged row: four words before it, its pixels, and the pixels under taps of weight 0.
   std::int64_t staged_words(const Source& source, std::int32_t pairs) const {
     const Cells w = cells_of(source, 2, launch_.w);
     const double stride = w.span / static_cast<double>(w.size);
@@ -127,7 +127,7 @@ class Cut {
 
   const Launch& launch_;
   const Gpu& gpu_;
-  std::int64_t row_words_ = 0, column_lines_ = 5;  // of all clips, the most that any needs
+  std::int64_t row_words_ = 0, column_lines_ = 5;  // the most that any clip needs
 };
 
 bool one_dtype(const std::vector<ClipView>& videos, DType dtype) {
@@ -154,7 +154,7 @@ Source source_of(const ClipView& video, const Grid& grid, Filter filter) {
   return source;
 }
 
-// All but the sources and how they are cut.
+// All fields except the sources and their tiling.
 Launch launch_of(const std::vector<ClipView>& videos, const Grid& grid, const Options& options, const BatchView& out) {
   Launch launch{};
   launch.c = static_cast<std::int32_t>(out.c);
@@ -189,7 +189,7 @@ std::int64_t tiles_of_a_clip(const Tiling& tiling) {
   return std::int64_t{tiling.in_depth} * tiling.down * tiling.across;
 }
 
-// What the kernel's 32-bit sizes do not hold.
+// Refuses what the kernel's 32-bit sizes cannot hold.
 void check_launch(const std::vector<ClipView>& videos, const Grid& grid, const Options& options, const BatchView& out) {
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() / 2;
   for (const ClipView& video : videos) {
@@ -203,7 +203,7 @@ void check_launch(const std::vector<ClipView>& videos, const Grid& grid, const O
   if (grid.t.size * out.c > most) refuse("grid.t.size (", grid.t.size, ") is too large for one launch; split the clip");
   if (out.c > most_channels && std::max(options.mean.size(), options.std.size()) > 1)
     refuse("mean and std are for ", out.c, " channels; on CUDA they are for at most ", most_channels,
-           ": give one number for all, or normalise the result");
+           ": pass one number for all, or normalise the result");
 }
 
 }  // namespace

@@ -9,9 +9,8 @@
 
 namespace multigrid {
 
-// Calls `run` for the batch: once for up to most_sources clips. Expects what check_grids and
-// check_options passed; throws std::invalid_argument for what the kernel's 32-bit sizes and the shared memory do not
-// hold.
+// Calls `run` for the batch, once per most_sources clips. Expects arguments that check_grids and check_options accept.
+// Throws std::invalid_argument for what does not fit the kernel's 32-bit sizes or shared memory.
 void launch_each(const std::vector<ClipView>& videos, const std::vector<Grid>& grids, const Options& options,
                  const BatchView& out, const Gpu& gpu, const std::function<void(const Launch&)>& run);
 

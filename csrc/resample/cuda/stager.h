@@ -1,18 +1,18 @@
-// Stager: what one thread of a CUDA block does for the block's tile: it fills tables, and stages source rows in shared
-// memory for the walkers (walker.h). Host and device: tests run the phases on the host, one thread after the
-// other, and compare with the CPU path.
+// Stager: one thread's part of the work for its block's tile: fill the tables and stage source rows in shared memory
+// for the walkers (walker.h). Host and device: tests run the phases on the host, one thread after the other, and
+// compare with the CPU path.
 //
 //   fill_tables | bound | stage(0) | stage(1), walk(0) | stage(2), walk(1) | ...      each | a barrier
 //
-// Rows are staged a few at a time, sixteen bytes by sixteen and without waiting for them, so that every byte is asked
-// for once, however it is aligned. What is staged and what is walked between two barriers are different halves.
+// Rows are staged a few at a time, in asynchronous copies of sixteen bytes, so that every byte is requested once,
+// however it is aligned. Between two barriers one half is staged while the other is walked.
 #pragma once
 
 #include "resample/cuda/tile.h"
 
 namespace multigrid {
 
-// At the head of a tile's shared memory.
+// The head of a tile's shared memory.
 struct Tile {
   Memory memory;                                           // of the video
   std::int32_t bottom, right;                              // the last row of the box, and past its last column
@@ -28,7 +28,7 @@ struct PlaneRows {
 };
 static_assert(sizeof(PlaneRows) == 4 * plane_words);
 
-// What a lane reads is on its way before the first is waited for.
+// A lane issues all its reads before it waits for the first.
 template <class Read, class Write>
 MULTIGRID_INLINE void stage_values(int count, int lane, int lanes, Read read_one, Write write_one) {
   constexpr int together = 4;
@@ -60,7 +60,7 @@ class Stager {
     return reinterpret_cast<PlaneRows*>(shared + planes_at)[plane];
   }
 
-  // Where a row of the tile lies in the shared memory. A slot is a source row, in the order in which the cells need it.
+  // Where a row of the tile is in shared memory. A slot is a source row, in the order in which the cells need it.
   //   in mixes: first source row, slot that completes it, weight of the slot before that, weight of that
   //   in sums: where the weight of slot 0 would be, slot that completes it, as many zeros as taps, weights of the taps
   MULTIGRID_INLINE int row_at(int row) const { return launch.tiling.rows_at + row * row_words(source); }
@@ -73,7 +73,7 @@ class Stager {
     return shared + launch.tiling.columns_at + line * 2 * launch.tiling.pairs;
   }
 
-  // The first word says where the first pixel lies: the byte of three bytes a pixel, the word of floats.
+  // The first word is the position of the first pixel: in bytes for three bytes a pixel, in words for floats.
   MULTIGRID_INLINE std::uint32_t* staged_row(int batch, int plane, int frame, int slot) const {
     const int frames = launch.blend ? 2 : 1, group = ((batch & 1) * launch.tiling.planes + plane) * frames + frame;
     return shared + launch.tiling.staged_at + ((group << launch.tiling.log_slots) + slot) * launch.tiling.staged_words;
@@ -193,7 +193,7 @@ MULTIGRID_INLINE void Stager<Kind>::fill_plane(const Tile& tile, int plane) cons
   plane_rows(plane) = {{data + frames[0] * source.pitch_t, data + frames[1] * source.pitch_t}, {share[0], share[1]}};
 }
 
-// What the tables say of the tile: its slots, its first source column, and how many its rows have.
+// Reads from the tables the tile's slots, its first source column and the number of columns.
 template <class Kind>
 MULTIGRID_INLINE void Stager<Kind>::bound() const {
   if (thread != 0) return;
@@ -212,7 +212,7 @@ MULTIGRID_INLINE int Stager<Kind>::source_row(int slot) const {
   return row < tile().bottom ? row : tile().bottom;
 }
 
-// As many lanes take a row as make work for all threads.
+// Each row gets as many lanes as keep all threads busy.
 template <class Kind>
 MULTIGRID_INLINE void Stager<Kind>::stage(int batch) const {
   const int log_slots = launch.tiling.log_slots, log_lanes = launch.tiling.log_lanes, frames = launch.blend ? 2 : 1;
@@ -237,7 +237,7 @@ MULTIGRID_INLINE void Stager<Kind>::stage_row(const char* from, std::uint32_t* t
     const int chunks = (ahead + 3 * width + 15) / 16;
     const char *aligned = from - ahead, *end = aligned + 16 * chunks;
     if (lane == 0) *to = static_cast<std::uint32_t>(16 + ahead);
-    // Next to the ends of the video's memory, whole chunks would hold foreign bytes.
+    // Near the ends of the video's memory a whole chunk would read bytes outside it.
     const bool inside = aligned >= tile().memory.begin && end <= tile().memory.end;
     if (inside && source.pitch_w == 3 && source.pitch_c == 1) {
       MULTIGRID_ROLLED

@@ -1,6 +1,6 @@
-// Launch: a batch as the CUDA kernel is told of it, and the pixels as it keeps them. Host and device.
+// Launch: the kernel's argument, which describes a batch; and how the kernel stores pixels. Host and device.
 //
-// A tile is a stretch of rows and columns of a few planes of one clip: the work of one block. A plane is a frame, where
+// A tile is a range of rows and columns of a few planes of one clip, and the work of one block. A plane is a frame if
 // pixels are three bytes, else one channel of a frame.
 #pragma once
 
@@ -23,44 +23,45 @@
 
 namespace multigrid {
 
-// A video and the box of it that is read: axes t, h, w, whose sizes are the batch's.
+// A video and the box of it that is read: axes t, h, w, with the sizes of the batch.
 struct Source {
   const char* data;
   std::int64_t pitch_t, pitch_h, pitch_w, pitch_c;
   double start[3], span[3];
-  std::int32_t t, h, w, row_taps, column_taps;  // taps: the most that a cell has
+  std::int32_t t, h, w, row_taps, column_taps;  // taps: the most of any cell
   std::uint16_t c;
   std::uint8_t dtype, beyond;
-  bool skips;  // cells are further apart than high: some rows are in none of them
+  bool skips;  // the distance between cells exceeds their height: some rows are in none
 };
 
 MULTIGRID_HD inline Cells cells_of(const Source& source, int axis, std::int32_t size) {
   return cells_of(Axis{source.start[axis], source.span[axis], size});
 }
 
-// How every clip is cut into tiles, and where things lie in a tile's shared memory, in words.
+// How every clip is cut into tiles, and the layout of a tile's shared memory, in words.
 struct Tiling {
   std::int32_t pairs, rows, planes;     // of a tile: pairs of columns, output rows, planes
   std::int32_t across, down, in_depth;  // tiles of a clip
   std::int32_t threads;
-  std::int32_t log_slots, log_lanes;  // 2^log_slots source rows of a plane are staged together, a row by 2^log_lanes
+  std::int32_t log_slots,
+      log_lanes;  // 2^log_slots source rows of a plane are staged together, each by 2^log_lanes
   std::int32_t rows_at, columns_at, staged_at, staged_words, words;
 };
 
 constexpr int most_sources = 256, most_channels = 32;
 
-// Everything that a launch is told. It travels as the kernel's parameter, of which CUDA takes 32764 bytes: no table to
-// copy, to keep alive or to wait for.
+// The argument of a launch. It is passed as the kernel's parameter, for which CUDA allows 32764 bytes, so there is no
+// table to copy, to keep alive or to wait for.
 struct Launch {
   void* out;
   std::int32_t clips, c, t, h, w;
   DType dtype;
   Layout layout;
   Filter filter;
-  bool rgb, blend, paired;  // rgb: all videos are three bytes a pixel; paired: two neighbours may be stored at once
+  bool rgb, blend, paired;  // rgb: all videos have three bytes a pixel; paired: two neighbours may be stored together
   float times[2][most_channels], plus[most_channels];  // of a channel; times[1] for uint8 videos
 
-  // From a value to its neighbour along an axis, in bytes.
+  // The distance from a value to its neighbour along an axis, in bytes.
   std::int64_t row_step, pixel_step, channel_step, clip_step;
 
   MULTIGRID_HD std::int32_t planes() const { return rgb ? t : t * c; }
@@ -73,10 +74,10 @@ struct Launch {
 };
 static_assert(sizeof(Launch) <= 32764);
 
-// Of a tile's shared memory, in words: where its planes begin, and how long each is.
+// In words of a tile's shared memory: where the planes begin, and the length of each.
 constexpr std::int32_t planes_at = 16, plane_words = 6;
 
-// Cells of more than two rows are summed as the rows come; others are a mix of the last two.
+// Cells of more than two rows are summed as the rows arrive; others are a mix of the last two.
 MULTIGRID_HD inline bool many_rows(const Source& source) { return source.row_taps > 2; }
 
 // The words of a row in a tile's table: see Stager.
@@ -90,12 +91,12 @@ MULTIGRID_HD inline std::int32_t row_words(const Source& source) {
 
 MULTIGRID_HD inline std::int32_t up_to_4(std::int32_t n) { return (n + 3) / 4 * 4; }
 
-// What would fault on a GPU is not to pass on the host.
+// Misaligned access, which faults on a GPU, must also fail on the host.
 inline void check_aligned(const void* at, std::size_t bytes) {
   if (reinterpret_cast<std::uintptr_t>(at) % bytes != 0) std::abort();
 }
 
-// From memory that nobody writes meanwhile.
+// Reads memory that nobody writes during the launch.
 template <class T>
 MULTIGRID_HD inline T read(const char* from) {
 #ifdef __CUDA_ARCH__
@@ -118,7 +119,7 @@ MULTIGRID_HD inline void write(char* to, const T& value) {
 #endif
 }
 
-// 4 or 16 bytes from and to addresses that are multiples of that. They may still be on their way at the return.
+// Copies 4 or 16 bytes between addresses that are multiples of that. The copy may complete after the return.
 template <int Bytes>
 MULTIGRID_HD inline void copy(std::uint32_t* to, const char* from) {
 #ifdef __CUDA_ARCH__
@@ -138,8 +139,8 @@ MULTIGRID_HD inline std::uint32_t shifted(std::uint32_t low, std::uint32_t high,
 #endif
 }
 
-// What a sum becomes: scaled and shifted; but a byte only comes of bytes, by weights whose sum is 1, and is rounded by
-// pushing its fraction out of the mantissa.
+// Converts a sum to the output: scaled and shifted. A byte only results from bytes, with weights whose sum is 1, and is
+// rounded by pushing its fraction out of the mantissa.
 template <class Out>
 MULTIGRID_HD inline float scaled(float sum, float times, float plus) {
   return std::is_same_v<Out, std::uint8_t> ? sum + 12582912.0f : sum * times + plus;
@@ -172,10 +173,10 @@ MULTIGRID_HD inline void assign_pair(char* to, float a, float b) {
   write(to, Pair{converted<Out>(a), converted<Out>(b)});
 }
 
-// How the pixels of a staged row are kept, from where its first word says on.
+// How the pixels of a staged row are stored, from the position in its first word on.
 //
-// Three bytes a pixel, as in the video. A byte is taken for the bits of a float, which is 2^-149 times as large: exact,
-// and one instruction. The weights of columns make up for 2^126 of it, those of rows for the rest.
+// Three bytes a pixel, as in the video. A byte is reinterpreted as the bits of a float, whose value is exactly 2^-149
+// times the byte; this takes one instruction. The weights of columns compensate 2^126 of it, those of rows the rest.
 struct Rgb {
   static constexpr int channels = 3, step = 3;
   static constexpr float times_column = 0x1p126f, times_row = 0x1p23f;
@@ -204,7 +205,7 @@ struct Rgb {
   }
 };
 
-// One channel, as floats. A weight of 0 is no tap, and may lie on a NaN.
+// One channel, as floats. A weight of 0 is skipped, because its pixel may be a NaN.
 struct Single {
   static constexpr int channels = 1, step = 1;
   static constexpr float times_column = 1, times_row = 1;

@@ -1,19 +1,19 @@
-// Walker: what one thread of a CUDA block makes of the staged rows. It owns two neighbouring columns of one plane,
-// keeps their taps in registers and walks down the rows, so that a source row is filtered once and an output row is
-// stored once. Host and device.
+// Walker: one thread of a CUDA block, which turns staged rows into output. It owns two neighbouring columns of one
+// plane, keeps their taps in registers and walks down the rows, so that a source row is filtered once and an output row
+// is stored once. Host and device.
 #pragma once
 
 #include "resample/cuda/stager.h"
 
 namespace multigrid {
 
-// Calls `run` for the walker that a tile needs, by two template arguments.
+// Calls `run` with the walker that a tile needs, which has two template arguments.
 //
-// Sums: cells of more than two rows. A source row lies in two of them at most; else a cell is a mix of two source rows,
-// and a source row may lie in many cells.
+// Sums: whether cells have more than two rows. Then a source row is in at most two cells; otherwise a cell is a mix of
+// two source rows, and a source row may be in many cells.
 //
-// Taps: of a column. The usual cells, stored as planes of channels, have code of their own: linear ones, and
-// antialiased ones up to a stride of 3. Taps of 0 are any number, and any layout.
+// Taps: the taps of a column. The usual cells, stored as planes of channels, have specialised code: linear ones, and
+// antialiased ones up to a stride of 3. 0 stands for any number of taps and any layout.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable
 #endif
@@ -50,22 +50,22 @@ class Walker {
   MULTIGRID_INLINE void finish_row(const Stager<Kind>& stager, const float* sum);
   MULTIGRID_INLINE void store(const Launch& launch, const float* value);
 
-  // The thread's plane in the tile, or -1, and its columns there.
+  // The thread's plane in the tile, or -1, and its columns.
   int plane_, column_, first_[2];
   bool alone_;  // the second column is past the last
   float weight_[2][kept_taps];
 
-  // What it carries down the rows: the last two filtered rows, or the sums of this cell and the next. They take turns,
-  // so that nothing is copied: by slots in mixes, by rows in sums.
+  // The state carried down the rows: the last two filtered rows, or the sums of this cell and the next. The two
+  // alternate so that nothing is copied: by slots in mixes, by rows in sums.
   float kept_[2][values] = {};
   bool second_turn_ = false;
 
-  // The next slot, and its staged row; where the tile's row is in the shared memory, and the slot that completes it;
-  // and of sums, where their weights and those of the row after it are.
+  // The next slot and its staged row; where the tile's row is in shared memory, and the slot that completes it; for
+  // sums, also where its weights and those of the next row are.
   int slot_ = 0, row_, last_, here_ = 0, after_ = 0;
   const std::uint32_t* staged_;
 
-  // Where the row is written; and how it is scaled, if the plane is one channel.
+  // Where the row is written, and its scale if the plane is one channel.
   char* out_;
   std::int64_t to_next_row_;
   float times_, plus_;
@@ -107,7 +107,7 @@ MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::filter(const std::uint32_t*
     Kind::template add<kept_taps>(sum + p * channels, row, static_cast<int>(*row) + first_[p], weight_[p]);
 }
 
-// One staged row or two blended, in columns of any number of taps.
+// Filters one staged row, or two blended ones, with any number of taps.
 template <class Kind, class Out, bool Sums, int Taps>
 MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::filter_any(const Stager<Kind>& stager, const std::uint32_t* row,
                                                                 float* sum) const {
@@ -158,7 +158,7 @@ MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::walk(const Stager<Kind>& st
   }
 }
 
-// The slots of a row that is a sum, and the row. False at the end of what is staged.
+// Adds the slots of a row that is a sum, and stores the row. False at the end of the staged rows.
 template <class Kind, class Out, bool Sums, int Taps>
 template <int Turn>
 MULTIGRID_INLINE bool Walker<Kind, Out, Sums, Taps>::sum_row(const Stager<Kind>& stager, int end) {
@@ -176,14 +176,14 @@ MULTIGRID_INLINE bool Walker<Kind, Out, Sums, Taps>::sum_row(const Stager<Kind>&
   }
   if (slot_ <= last_) return false;
   finish_row(stager, mine);
-  // After the last row this reads the word past the rows, and no slot is left that would use it.
+  // After the last row this reads the word past the rows; no slot is left that would use it.
   here_ = after_, after_ = stager.weights_at(row_ + row_words<Sums>(stager.source));
   MULTIGRID_UNROLL
   for (int v = 0; v < values; ++v) mine[v] = 0;
   return true;
 }
 
-// A slot, and the rows that are mixes of it and the one before.
+// Filters a slot and stores the rows that are mixes of it and the slot before.
 template <class Kind, class Out, bool Sums, int Taps>
 template <int Turn>
 MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::mix_slot(const Stager<Kind>& stager) {
@@ -224,7 +224,7 @@ MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::finish_row(const Stager<Kin
   last_ = stager.last_slot(row_);
 }
 
-// Stores two pixels, and goes to the next row. Constant indices only, or the values would leave the registers.
+// Stores two pixels and advances to the next row. Only constant indices keep the values in registers.
 template <class Kind, class Out, bool Sums, int Taps>
 MULTIGRID_INLINE void Walker<Kind, Out, Sums, Taps>::store(const Launch& launch, const float* value) {
   if (Taps > 0 || (launch.paired && launch.layout == Layout::cthw)) {
