@@ -23,6 +23,8 @@ def test_the_loop(tmp_path):
     pytest.importorskip("av", reason="PyAV is missing: the README's training loop was NOT run")
     import mp4
 
+    from pymultigrid.torch import VideoDataset
+
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 3
     torch.manual_seed(0)
@@ -36,6 +38,7 @@ def test_the_loop(tmp_path):
         torch.nn.Linear(4, 2),
     )
     names = {"paths": paths, "labels": 8 * [0, 1, 0], "model": model}
+    names["validation"] = VideoDataset(paths, names["labels"], mean=0.5, std=0.25, stride=2)
     exec(compile(blocks[0], "README.md", "exec"), names)
     assert torch.isfinite(names["loss"])
     assert names["step"].index == len(names["schedule"]) - 1

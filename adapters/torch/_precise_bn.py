@@ -203,7 +203,7 @@ def _pooled(
 def _pairs(loader: Any) -> Iterator[tuple[Step, Any]]:
     """Give the loader's (step, batch); what gives anything else is refused."""
     if not isinstance(loader, Iterable):
-        raise TypeError(f"loader ({reprlib.repr(loader)}) must be a Loader of the full shape")
+        raise TypeError(f"loader ({reprlib.repr(loader)}) must be Loader(dataset, schedule.without_multigrid()[:n])")
     for pair in loader:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], Step):
             raise TypeError(

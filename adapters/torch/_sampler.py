@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 import zlib
 from collections.abc import Iterator, Sequence
@@ -260,6 +261,13 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
         raise RuntimeError(
             f"the schedule is for {running} processes{each} and torch.distributed is not initialised; "
             "call torch.distributed.init_process_group first, or pass rank=; gradient accumulation is accumulate="
+        )
+    started = int(os.environ.get("WORLD_SIZE", "1")) if world is None else 1
+    if started > 1:
+        raise RuntimeError(
+            f"{started} processes were started (WORLD_SIZE, by torchrun) and torch.distributed is not initialised: each "
+            "would train the whole schedule alone; call torch.distributed.init_process_group first and build the "
+            f"schedule with processes={started}, or pass rank=0 if each is a training of its own"
         )
     if world is not None and world != running:
         # With ranks of another schedule, processes would silently train on the same clips.

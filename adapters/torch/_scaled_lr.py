@@ -20,8 +20,8 @@ from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
 
 _WHOLE_TRAINING = (
-    "the loader yields the whole training, all its epochs, so no loop over epochs goes around it; to stop after "
-    "each epoch, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
+    "the training is complete: save the model. The loader yields all epochs, so no loop over epochs goes around it; to "
+    "stop after each epoch, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
 )
 
 
@@ -298,7 +298,10 @@ class ScaledLR(LRScheduler):
         start, stop = self._start, self._start + len(self.schedule)
         where = f"the loop trains step {step.index}, and the learning rate stands at step {self.last_epoch}"
         if step.index == self.last_epoch + 1 == self._entered + 1:
-            return f"{where}: call lr.step() once for each step, after optimizer.step()"
+            return (
+                f"{where}: call lr.step() once for each step, after optimizer.step(); Lightning does where "
+                'configure_optimizers returns [optimizer], [{"scheduler": lr, "interval": "step"}]'
+            )
         if self.last_epoch in (self._entered + 1, self._entered + 2) and step.index == self.last_epoch - 1:
             return f"{where}: lr.step() was called twice, or before the step was over; call it once for each step"
         if self.last_epoch == stop:

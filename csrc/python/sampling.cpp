@@ -86,6 +86,8 @@ SamplingOptions sampling_from(const py::object& stride, const py::object& short_
   options.short_side = range("short_side", short_side);
   options.area = range("area", area);
   options.aspect = range("aspect", aspect);
+  if (PyBool_Check(flip.ptr()))
+    throw py::type_error(said("flip", flip) + " must be a number: 0.5 mirrors half of the clips");
   options.flip = number("flip", flip);
   options.segments = flag("segments", segments);
   options.beyond = beyond_from("beyond", beyond);

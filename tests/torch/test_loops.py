@@ -108,7 +108,7 @@ VALIDATION = {
                     "val_dataloader",
                     "on_validation_model_eval",
                     "validation_step",
-                    "on_validation_model_train",
+                    "on_validation_epoch_end",
                 )
             )
             + "    def on_validation_end(self):\n"
@@ -117,6 +117,10 @@ VALIDATION = {
         ),
         ("import sys\n", "import contextlib\nimport sys\n"),
         ("max_epochs=1,", "max_epochs=1, val_check_interval=10, check_val_every_n_epoch=None,"),
+        (
+            "callbacks=[checkpoint]",
+            "callbacks=[checkpoint, type(checkpoint)('best', monitor='accuracy', save_top_k=-1)]",
+        ),
         ("\n\n\nclass", "\nvalidation = dataset\n\n\nclass"),
         (", sub_batches\n", ", precise_bn, sub_batches\n"),
     ],
@@ -137,6 +141,10 @@ def test_a_trainer_validates_in_the_middle_and_trains_as_without(example, traine
     assert len(re.findall("accuracy'?:? '?[01]", (tmp_path / "out").read_text())) >= 3
     for done, plain in zip(watched.steps(tmp_path), watched.steps(trained(example)), strict=True):
         assert done == {**plain, "pid": done["pid"]}
+    if example == "lightning_trainer.py":  # a checkpoint of the validation has the statistics of the training
+        ours, best = (torch.load(tmp_path / folder / "epoch=0-step=10.ckpt") for folder in ("checkpoints", "best"))
+        for name, value in ours["state_dict"].items():
+            assert torch.equal(value, best["state_dict"][name]), name
 
 
 @pytest.mark.parametrize(

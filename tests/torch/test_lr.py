@@ -137,7 +137,7 @@ def test_it_stays_when_training_is_over():
     last = opt.param_groups[0]["lr"]
     trained(opt, lr, 1)  # the loop's last lr.step()
     assert opt.param_groups[0]["lr"] == last
-    message = "lr.step() after the schedule's last step, 227: the loader yields the whole training"
+    message = "lr.step() after the schedule's last step, 227: the training is complete: save the model"
     with pytest.warns(RuntimeWarning, match=re.escape(message)):
         trained(opt, lr, 1)
     trained(opt, lr, 3)  # said once
