@@ -12,7 +12,7 @@ CPP := $(shell find csrc -type f) $(wildcard tests/*.cpp)
 ELSEWHERE := cd build &&
 
 CORE_TESTS := $(addprefix ../tests/test_,golden.py schedule_steps.py schedule_plans.py schedule_values.py \
-    schedule_refusals.py schedule_costs.py plans.py grid.py clock.py sample.py report.py command.py resample_input.py)
+    schedule_refusals.py schedule_costs.py plans.py grid.py clock.py sample.py report.py progress.py command.py resample_input.py)
 # One GPU architecture, for speed: a wheel for all of them is `CUDAARCHS= make wheel`, or plain `pip wheel .`.
 CUDAARCHS ?= 90
 ifneq ($(CUDAARCHS),)
@@ -66,7 +66,7 @@ sanitize-short: $(DEV)
 	PYTHON=$(BIN)/python tests/sanitize.sh short
 
 # The wheel, unpacked for the type checker.
-$(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* adapters/*/*)
+$(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* pymultigrid/video/* adapters/*/*)
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) \
 	    --config-settings=cmake.define.PYMULTIGRID_WERROR=ON .

@@ -12,8 +12,10 @@ except ModuleNotFoundError as error:
         "installed package: run from another directory, or install with `pip install --editable .`"
     ) from error
 from pymultigrid._plans import LONG_CYCLE, SHORT_CYCLE, Cycles, Phases, Progressive
+from pymultigrid._progress import Progress
 from pymultigrid._report import Report, ShapeCost
 from pymultigrid._resample import cuda_available, cuda_missing, resample, set_buffer_limit
+from pymultigrid._run_report import RunReport, ShapeTime
 from pymultigrid._sample import Sample, mini_batch
 from pymultigrid._schedule import Schedule
 from pymultigrid._views import view_grids
@@ -25,12 +27,15 @@ __all__ = [
     "Cycles",
     "Grid",
     "Phases",
+    "Progress",
     "Progressive",
     "Report",
+    "RunReport",
     "Sample",
     "Schedule",
     "Shape",
     "ShapeCost",
+    "ShapeTime",
     "Stage",
     "Step",
     "cuda_available",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, Literal
 
 from pymultigrid import _core
@@ -92,6 +94,13 @@ def flag(name: str, value: object) -> None:
         raise TypeError(f"{name} ({reprlib.repr(value)}) must be True or False")
 
 
+def path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return `value`, where a file is."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} ({reprlib.repr(value)}) must be a path")
+    return Path(value)
+
+
 def function(name: str, value: object) -> None:
     """Refuse what can't be called."""
     if not callable(value):
@@ -119,3 +128,21 @@ def lr_power(lr_scaling: LRScaling) -> float:
     if not isinstance(lr_scaling, str) or lr_scaling not in _LR_POWER:
         raise ValueError(f"lr_scaling ({lr_scaling!r}) must be one of {', '.join(map(repr, _LR_POWER))}")
     return _LR_POWER[lr_scaling]
+
+
+def by_position(name: str, values: Any) -> Sequence[Any]:
+    """Return `values` so that item i is the one at position i, whatever they are looked up by where they come from."""
+    if isinstance(values, (Mapping, Set)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{name} is a {type(values).__name__} ({reprlib.repr(values)}); pass a list, an array or a column of a "
+            "table, one for each file and in the files' order"
+        )
+    if hasattr(values, "to_numpy"):  # a table's column has an index of its own: labels[0] is not its first one
+        values = values.to_numpy()
+        values = values.tolist() if values.dtype == object else values
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        if not values.shape:
+            raise TypeError(f"{name} is a single value ({values!r}); pass one for each file")
+        array: Sequence[Any] = values  # NumPy's and the frameworks' arrays count positions as they are
+        return array
+    return list(values)

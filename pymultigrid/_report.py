@@ -26,33 +26,43 @@ class ShapeCost:
     iterations
         How many steps of the schedule have this shape.
     seconds
-        Time of its forward and backward pass, on the slowest process.
+        Time of its forward and backward pass, or of what `Report.timed` says; the slowest process's.
     bytes
-        Memory that its clips, forward and backward pass take at their peak, above `Report.resident`.
+        Memory that its clips, forward and backward pass take at their peak, above `Report.resident`; None: it was not
+        measured.
     fits
         How many of its clips fit into memory, found by halving. If that is fewer than all, `seconds` and `bytes` are
         scaled up from that number; if it is 0, they are NaN.
     feature_map
         The smallest (t, h, w) or (h, w) of a convolution's output before global pooling; None: there is no convolution.
     read_seconds
-        Time in which one process reads the mini-batch from the data set; None: no data set was given.
+        Time in which one process, or thread, reads the mini-batch from the data set; None: no data set was given.
+    first_seconds
+        Time of the first one, in which a framework may trace and compile; None: it was not measured.
     """
 
     shape: Shape
     iterations: int
     seconds: float
-    bytes: float
+    bytes: float | None
     fits: int
     feature_map: tuple[int, ...] | None = None
     read_seconds: float | None = None
+    first_seconds: float | None = None
+
+    def share(self, full: ShapeCost) -> float:
+        """Return how dear the mini-batch is relative to `full`: by its time, or its memory if that is more."""
+        seconds = self.seconds / full.seconds
+        return seconds if self.bytes is None or full.bytes is None else max(seconds, self.bytes / full.bytes)
 
 
 @dataclass(frozen=True)
 class Report:
     """The costs of a schedule's shapes, and the run they predict; ``print(report)`` is a table.
 
-    `pymultigrid.torch.preflight` measures one, `pymultigrid.plot.draw_report` draws it. All predictions are of the
-    whole schedule and count forward and backward passes: reading, the optimizer and logging come on top.
+    `pymultigrid.torch.preflight` and `pymultigrid.keras.preflight` measure one, `pymultigrid.plot.draw_report` draws
+    it. All predictions are of the whole schedule and count what was timed: on torch forward and backward passes, so
+    that reading, the optimizer and logging come on top; on Keras whole training steps.
 
     >>> from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost
     >>> schedule = Schedule(Shape(8, 16, 64, 64), samples=1000, epochs=10, plan=Cycles(short=None))
@@ -69,22 +79,26 @@ class Report:
     device
         What it was measured on.
     resident
-        Bytes in use before a pass: parameters, buffers and gradients, and on a GPU everything else that is allocated.
+        Bytes that are taken before a pass: parameters, buffers and gradients, on a GPU whatever else is there. None:
+        memory was not measured.
     rows
         A `ShapeCost` for every shape of the schedule's stages.
     notes
         Further findings of the measurement; part of `warnings`.
     patch
-        Frames, rows and columns of a patch if convolutions only cut the clips into patches, as in a
-        transformer: it then has no last feature map that could be too coarse. None: it has feature maps.
+        Frames, rows and columns of a patch where the network does no more with its clips than cut them into patches, as
+        a transformer does: then it has no last feature map that could be too coarse. None: it has feature maps.
+    timed
+        What `ShapeCost.seconds` is the time of.
     """
 
     schedule: Schedule
     device: str
-    resident: int
+    resident: int | None
     rows: tuple[ShapeCost, ...]
     notes: tuple[str, ...] = ()
     patch: tuple[int, int, int] | None = None
+    timed: str = "forward and backward pass"
 
     def __getitem__(self, shape: Shape) -> ShapeCost:
         """Return the row of `shape`."""
@@ -97,14 +111,13 @@ class Report:
     def costs(self) -> dict[tuple[int, int, int], float]:
         """The cost of a clip of each (t, h, w) relative to the full clip: the larger of its time and its memory.
 
-        With ``Schedule(..., costs=report.costs)`` each mini-batch is the largest that takes no more time and no more
-        memory than the full shape's.
+        Planned again with these, ``Schedule(..., costs=report.costs)``, each mini-batch is the largest that
+        takes no more time and no more memory than the full shape's. Where memory was not measured, time alone counts.
         """
         full = self[self.schedule.shape]
         table: dict[tuple[int, int, int], float] = {}
         for row in self.rows:
-            seconds, size = (row.seconds / full.seconds, row.bytes / full.bytes)
-            cost = max(seconds, size) * full.shape.b / row.shape.b
+            cost = row.share(full) * full.shape.b / row.shape.b
             clip = (row.shape.t, row.shape.h, row.shape.w)
             if cost == cost:  # not NaN
                 table[clip] = max(cost, table.get(clip, 0.0))
@@ -158,7 +171,8 @@ class Report:
             number, first = next(
                 (n, first) for n, stage in enumerate(stages) for s, first, k in uses(stage) if k and s == row.shape
             )
-            size = f"it needs about {_bytes(self.resident + row.bytes)}, and " if row.fits else ""
+            known = row.fits and row.bytes is not None
+            size = f"it needs about {_bytes((self.resident or 0) + (row.bytes or 0))}, and " if known else ""
             when = sum(self.stage_seconds[:number])
             after = f", {_duration(when)} into the run" if when > 0 else ""
             if full.fits < full.shape.b:
@@ -196,10 +210,10 @@ class Report:
 
     def _too_costly(self) -> Iterator[str]:
         full = self[self.schedule.shape]
-        shares = {row.shape: max(row.seconds / full.seconds, row.bytes / full.bytes) for row in self.rows}
-        costly = [shape for shape, share in shares.items() if share > _SHARE]
-        if costly:
-            worst = max(costly, key=lambda shape: shares[shape])
+        shares = {row.shape: row.share(full) for row in self.rows}
+        dear = [shape for shape, share in shares.items() if share > _SHARE]
+        if dear:
+            worst = max(dear, key=lambda shape: shares[shape])
             yield (
                 f"note: costing more than their share: {_listed(costly)}, up to {shares[worst]:.2f} times the full "
                 f"mini-batch at {worst}; plan again with costs=report.costs"
@@ -208,7 +222,12 @@ class Report:
     def __str__(self) -> str:
         schedule, full = self.schedule, self[self.schedule.shape]
         lines = [
-            f"one forward and backward pass on {self.device}, which holds {_bytes(self.resident)} before it",
+            f"one {self.timed} on {self.device}"
+            + (
+                "; memory was not measured"
+                if self.resident is None
+                else f", which holds {_bytes(self.resident)} before it"
+            ),
             self._shape_table(),
             "",
             self._stage_table(),
@@ -223,24 +242,27 @@ class Report:
         return "\n".join([*lines, *self._too_costly(), *(f"warning: {text}" for text in self.warnings)])
 
     def _shape_table(self) -> str:
+        """Return a row for each shape, without the columns that nothing is known of."""
         full = self[self.schedule.shape]
-        read = any(row.read_seconds is not None for row in self.rows)
-        header = ["shape", "iterations", "nominal", "time", "time x", "memory", "memory x", "last map"]
-        rows = [
-            [
-                str(row.shape) if row.fits == row.shape.b else f"{row.shape} (fits {row.fits})",
-                f"{row.iterations:,}",
-                f"{math.prod(row.shape) / math.prod(full.shape):.2f}",
-                _milliseconds(row.seconds),
-                f"{row.seconds / full.seconds:.2f}",
-                _bytes(row.bytes),
-                f"{row.bytes / full.bytes:.2f}",
-                "-" if row.feature_map is None else _by(row.feature_map),
-                *(["-" if row.read_seconds is None else _milliseconds(row.read_seconds)] if read else []),
-            ]
-            for row in self.rows
-        ]
-        return _table.align([[*header, *(["read by one"] if read else [])], *rows])
+        columns = {
+            "shape": [str(r.shape) if r.fits == r.shape.b else f"{r.shape} (fits {r.fits})" for r in self.rows],
+            "iterations": [f"{r.iterations:,}" for r in self.rows],
+            "nominal": [f"{math.prod(r.shape) / math.prod(full.shape):.2f}" for r in self.rows],
+            "time": [_milliseconds(r.seconds) for r in self.rows],
+            "time x": [f"{r.seconds / full.seconds:.2f}" for r in self.rows],
+        }
+        if full.bytes is not None:
+            sizes = [math.nan if r.bytes is None else r.bytes for r in self.rows]
+            columns["memory"] = [_bytes(size) for size in sizes]
+            columns["memory x"] = [f"{size / full.bytes:.2f}" for size in sizes]
+        columns["last map"] = ["-" if r.feature_map is None else _by(r.feature_map) for r in self.rows]
+        for name, times in (
+            ("first one", [r.first_seconds for r in self.rows]),
+            ("read by one", [r.read_seconds for r in self.rows]),
+        ):
+            if any(each is not None for each in times):
+                columns[name] = ["-" if each is None else _milliseconds(each) for each in times]
+        return _table.align([list(columns), *map(list, zip(*columns.values(), strict=True))])
 
     def _stage_table(self) -> str:
         header = ["stage", "iterations", "base shape", "time", "nominal saving", "measured", "ratio"]

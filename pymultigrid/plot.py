@@ -124,7 +124,7 @@ def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> F
     Parameters
     ----------
     report
-        What `pymultigrid.torch.preflight` returned.
+        What `pymultigrid.torch.preflight` or `pymultigrid.keras.preflight` returned.
     path
         Where to save the picture; the suffix (png, svg, pdf) chooses the format.
 
@@ -141,8 +141,9 @@ def draw_report(report: Report, path: str | os.PathLike[str] | None = None) -> F
     bars = {
         "sampling points": [math.prod(row.shape) / math.prod(full.shape) for row in report.rows],
         "time": [row.seconds / full.seconds for row in report.rows],
-        "memory": [row.bytes / full.bytes for row in report.rows],
     }
+    if full.bytes is not None:
+        bars["memory"] = [(math.nan if row.bytes is None else row.bytes) / full.bytes for row in report.rows]
     _draw_bars(shapes, [str(row.shape) for row in report.rows], bars)
     shapes.axvline(1, color="black", linewidth=0.8)
     shapes.set_xlabel("relative to the full mini-batch")

@@ -36,7 +36,6 @@ def write_classes(root):
         (root / name).mkdir()
         for i in range(2):
             write(root / name / f"{i}.mp4", frames=24 + 8 * label, height=48 + 16 * i, width=64 + 16 * label)
-        (root / name / "notes.txt").write_text("no video")
     return root
 
 

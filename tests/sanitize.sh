@@ -5,7 +5,8 @@
 #
 # AddressSanitizer and UndefinedBehaviorSanitizer run every test that needs no framework, ThreadSanitizer those with
 # threads (tests/races.cpp, which has no interpreter, is run by the tests themselves). The short form, about a minute,
-# builds and runs less. Python itself is not built for them: their library is loaded before it.
+# builds and runs less. Python itself is not built for them: their library is loaded before it, and ThreadSanitizer sees
+# the interpreter's lock through it. A script that ends while a daemon thread is inside of a call leaks that thread.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -13,8 +14,12 @@ python=$(realpath -s "${PYTHON:-python3}")
 form=${1:-whole}
 
 build() {  # NAME SANITIZERS
-  "$python" -m pip install --quiet --no-deps --upgrade --target "build/sanitized-$1" \
-    --config-settings=build-dir="build/sanitized-$1-objects" \
+  # An environment of its own: the import hook of an editable install would go before any path.
+  rm -rf "build/sanitized-$1"
+  "$python" -m venv "build/sanitized-$1"
+  local pip=("build/sanitized-$1/bin/python" -m pip install --quiet --constraint constraints.txt)
+  "${pip[@]}" numpy pytest hypothesis
+  "${pip[@]}" --no-deps --config-settings=build-dir="build/sanitized-$1-objects" \
     --config-settings=cmake.define.PYMULTIGRID_SANITIZE="$2" \
     --config-settings=cmake.define.PYMULTIGRID_DEVELOPMENT=$([ "$form" = whole ] && echo ON || echo OFF) \
     --config-settings=cmake.define.PYMULTIGRID_CUDA=OFF \
@@ -27,12 +32,12 @@ check() {  # NAME LIBRARY TESTS...
   (
     cd build
     # libstdc++ comes first, too: the sanitizers look for its functions when they start.
-    LD_PRELOAD="$(gcc -print-file-name="$library.so") $(gcc -print-file-name=libstdc++.so)" \
-      PYTHONPATH="$root/build/sanitized-$name" PYTHONMALLOC=malloc \
-      ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=1 \
-      UBSAN_OPTIONS=print_stacktrace=1 \
-      TSAN_OPTIONS="suppressions=$root/tests/tsan.txt exitcode=66" \
-      "$python" -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider "$@"
+    export LD_PRELOAD="$(gcc -print-file-name="$library.so") $(gcc -print-file-name=libstdc++.so)"
+    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=1 \
+      UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS="report_thread_leaks=0 exitcode=66"
+    local python=sanitized-$name/bin/python
+    $python -c "import pymultigrid._core as core; assert 'sanitized-$name' in core.__file__, core.__file__"
+    $python -m pytest -c ../pyproject.toml --rootdir .. -q -p no:cacheprovider "$@"
   )
 }
 

@@ -48,8 +48,8 @@ def test_each_video_has_its_own_label(paths, form):
     seen = set()
     for step in schedule:
         batch = mini_batch(schedule, step, seed=0)
-        for place, frames, _ in files.decoded(batch):
-            index = batch[place].index
+        for place, index, frames, _ in files.decoded(batch):
+            assert index == batch[place].index
             assert abs(float(frames.mean()) - int(files.labels[index])) < 5
             seen.add(index)
     assert len(seen) == len(files) >= 3

@@ -28,8 +28,8 @@ OUTSIDE = {
     "resample/cuda": ("cuda_",),
     "python": ("pybind11/", "Python.h"),
 }
-# Each is imported inside the one module whose extra brings it.
-OWN_EXTRA = {"video.py": {"av"}, "plot.py": {"matplotlib"}}
+# Each is imported in the one module or folder whose extra brings it.
+OWN_EXTRA = {"plot.py": {"matplotlib"}, "_progress.py": {"tqdm"}, "video": {"av"}}
 # Where Keras runs on TensorFlow, `fit` takes a tf.data.Dataset: imported in the one function that makes it.
 OWN_BACKEND = {"keras/_batches.py": {"tensorflow"}}
 
@@ -44,12 +44,13 @@ def imports(path):
 
 
 def test_the_library_names_no_framework():
-    files = list((ROOT / "pymultigrid").glob("*.py"))
+    files = list((ROOT / "pymultigrid").rglob("*.py"))
     assert files
     for path in files:
         tops = {name.split(".")[0] for name in imports(path)}
         assert not tops & FRAMEWORKS, path
-        assert tops <= {"pymultigrid", "numpy", *sys.stdlib_module_names} | OWN_EXTRA.get(path.name, set()), path
+        room = path.relative_to(ROOT / "pymultigrid").parts[0]
+        assert tops <= {"pymultigrid", "numpy", *sys.stdlib_module_names} | OWN_EXTRA.get(room, set()), path
         assert not any(name.startswith(("pymultigrid.torch", "pymultigrid.keras")) for name in imports(path)), path
 
 
@@ -94,7 +95,8 @@ def test_the_core_points_one_way():
 
 def test_what_is_private_has_an_underscore():
     """`pymultigrid.resample` is a function and nothing else: no module stands in a public name's place."""
-    modules = {path.stem for path in (ROOT / "pymultigrid").glob("*.py")}
+    inside = (ROOT / "pymultigrid").iterdir()
+    modules = {path.stem for path in inside if path.suffix == ".py" or path.is_dir()}
     assert {name for name in modules if not name.startswith("_")} == {"plot", "video"}
     assert not modules & set(pymultigrid.__all__)
     assert not any(isinstance(getattr(pymultigrid, name), types.ModuleType) for name in pymultigrid.__all__)

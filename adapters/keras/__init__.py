@@ -36,6 +36,7 @@ from pymultigrid.keras._batch_norm import SubBatchNormalization
 from pymultigrid.keras._batches import batches
 from pymultigrid.keras._callback import MultigridCallback
 from pymultigrid.keras._dataset import VideoDataset
+from pymultigrid.keras._preflight import preflight
 from pymultigrid.keras._scaled_lr import ScaledLR
 
-__all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches"]
+__all__ = ["MultigridCallback", "Sample", "ScaledLR", "SubBatchNormalization", "VideoDataset", "batches", "preflight"]

@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, final
 
 import keras
@@ -99,10 +99,30 @@ def batches(
     import tensorflow as tf  # the backend of Keras here; no other part of the adapter needs it
 
     parts = [mini_batch(schedule, step, seed=seed, rank=rank)[:1] for step in _unlike(schedule)]
-    signature = keras.tree.map_structure(
-        lambda *arrays: tf.TensorSpec(*_open(arrays)), *(_checked(read, part) for part in parts)
-    )
-    return tf.data.Dataset.from_generator(stream, output_signature=signature)
+    return tf.data.Dataset.from_generator(stream, output_signature=_signature([checked(read, x) for x in parts]))
+
+
+def over_and_over(batch: Any, unlike: list[Any]) -> Any:
+    """Return one mini-batch again and again, as `fit` takes those of `batches`: with the axes open that are `unlike`.
+
+    On TensorFlow it is in the graph's memory: where the clips are counted, their copy is not.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return FitBatches(lambda: repeat(batch))
+    import tensorflow as tf
+
+    def opened(*parts: Any) -> Any:
+        same = tf.compat.v1.placeholder_with_default  # the one operation that forgets a size and copies nothing
+        return keras.tree.map_structure(lambda x, spec: same(x, spec.shape), parts, _signature(unlike))
+
+    return tf.data.Dataset.from_tensors(batch).map(opened).repeat()
+
+
+def _signature(unlike: list[Any]) -> Any:
+    """Return TensorFlow's shapes and kinds of mini-batches that differ."""
+    import tensorflow as tf
+
+    return keras.tree.map_structure(lambda *arrays: tf.TensorSpec(*_open(arrays)), *unlike)
 
 
 def _stream(multigrid: MultigridCallback, ahead: Callable[[Schedule], ReadAhead]) -> Iterator[Any]:
@@ -141,8 +161,8 @@ def _open(arrays: Sequence[Any]) -> tuple[tuple[int | None, ...], Any]:
 # -- reading ------------------------------------------------------------------------------------------------------
 
 
-def _checked(read: Read, samples: Batch) -> Any:
-    """Read a mini-batch, and refuse it if it is not its step's."""
+def checked(read: Read, samples: Batch) -> Any:
+    """Read a mini-batch, and refuse one that is not its step's."""
     batch = read(samples)
     if not isinstance(batch, tuple) or len(batch) not in (2, 3):
         raise TypeError(f"read returned {type(batch).__name__} and must return a tuple: (clips, labels)")
@@ -193,7 +213,7 @@ class ReadAhead:
         self._waiting = deque((item.step, self._submit(item)) for item in islice(items, workers + 1))
 
     def _submit(self, item: Batch) -> Any:
-        return self._pool.submit(_checked, self._read, item)
+        return self._pool.submit(checked, self._read, item)
 
     def __iter__(self) -> ReadAhead:
         return self

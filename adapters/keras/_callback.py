@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from pymultigrid import Schedule, Step
-from pymultigrid.keras._model import check_model
+from pymultigrid.keras._model import check_compiled, check_norms
 from pymultigrid.keras._train_function import TrainFunction
 
 
@@ -98,8 +98,9 @@ class MultigridCallback(keras.callbacks.Callback):
         if self._training is not None and self._training.running and self._of is self.params:
             self._training = None
             raise ValueError("callbacks has the same MultigridCallback twice; list it once")
-        self._training, self._of = None, self.params  # a dictionary that belongs to this fit
-        check_model(self.model, self.schedule, base=self.base)
+        self._training, self._of = None, self.params  # a dictionary of this fit's own
+        check_compiled(self.model)
+        check_norms(self.model, self.schedule, base=self.base)
         self._training = TrainFunction(self.model, self.schedule, base=self.base)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -45,7 +45,8 @@ class VideoDataset(VideoFiles):
     Parameters
     ----------
     paths, sampling
-        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, also for the errors it raises.
+        Which videos, and how grids are drawn over them; ``damaged=``, ``rotate=`` and ``index=`` too: see
+        `VideoFiles.__init__`, and what it raises.
     labels
         One for each video: a number, an array or list of numbers (one-hot), or a tuple or dictionary of them for a
         model with several outputs.
@@ -93,10 +94,10 @@ class VideoDataset(VideoFiles):
     def read(self, samples: Sequence[Sample]) -> tuple[Any, Any]:
         """Return (clips, labels) of these samples."""
         in_order = sorted(self.decoded(samples), key=itemgetter(0))
-        _, pixels, grids = zip(*in_order, strict=True)
-        # Threads read mini-batches in parallel, so each uses one.
+        _, videos, pixels, grids = zip(*in_order, strict=True)
+        # Threads read mini-batches side by side: one for each.
         clips = resample(pixels, grids, threads=1, **self.output)
-        return clips, _stack([self.labels[sample.index] for sample in samples])
+        return clips, _stack([self.labels[video] for video in videos])
 
     def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1, workers: int | None = None) -> VideoViews:
         """Return the same files for ``validation_data``, ``evaluate`` and ``predict`` at `shape`: ``schedule.shape``.

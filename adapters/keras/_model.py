@@ -14,8 +14,8 @@ from pymultigrid.keras._batch_norm import SubBatchNormalization
 LEFT = 0.05
 
 
-def check_model(model: Any, schedule: Schedule, *, base: int) -> None:
-    """Refuse a model that cannot train the schedule, and warn if it would train badly."""
+def check_compiled(model: Any) -> None:
+    """Refuse what no schedule can be trained with, as the model was compiled."""
     if model.steps_per_execution != 1:
         raise ValueError(
             f"steps_per_execution ({model.steps_per_execution}) must be 1: Keras calls no callback between the steps "
@@ -30,6 +30,10 @@ def check_model(model: Any, schedule: Schedule, *, base: int) -> None:
             "gradients of steps of different shapes and learning rates; leave it out, and plan a schedule for the "
             "mini-batch that fits"
         )
+
+
+def check_norms(model: Any, schedule: Schedule, *, base: int) -> None:
+    """Refuse a model that was not converted, and warn of batch norms that would be trained badly."""
     norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
     if max(stage.base.b for stage in schedule.whole.stages) // base > 1:
         _check_kinds(norms)

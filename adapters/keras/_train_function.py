@@ -94,22 +94,29 @@ class TrainFunction:
         step, state = self.rest[0], args[0] if on_jax else None
         try:
             self._check_counter(step, self.iterations(state))
-            with self._in_place(step, state) as function:
-                done = self._told(function, *args)
-            logs, state = done if on_jax else (done, None)
+            logs, state, shapes = self.run(step, *args)
             self._check_data(step)
-            if isinstance(logs, dict) and _SHAPES in logs:
-                logs = dict(logs)
-                self._check_shapes(step, np.asarray(ops.convert_to_numpy(logs.pop(_SHAPES))))
+            self.check_shapes(step, shapes)
             state = self._counted(step, state)
         except BaseException:
-            _attach(self.model, state)
+            attach(self.model, state)
             raise
         self.index, self.last = step.index + 1, step
         return (logs, state) if on_jax else logs
 
-    # -- the step in place
-    # ------------------------------------------------------------------------------------------------------
+    def run(self, step: Step, *args: Any) -> tuple[Any, Any, Any]:
+        """Train a step; return the logs, JAX's state, and the shapes of the clips that the model saw."""
+        on_jax = keras.backend.backend() == "jax"
+        with self._in_place(step, args[0] if on_jax else None) as function:
+            done = self._told(function, *args)
+        logs, state = done if on_jax else (done, None)
+        shapes = None
+        if isinstance(logs, dict) and _SHAPES in logs:
+            logs = dict(logs)
+            shapes = np.asarray(ops.convert_to_numpy(logs.pop(_SHAPES)))
+        return logs, state, shapes
+
+    # -- in place ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _in_place(self, step: Step, state: Any) -> Iterator[Function]:
@@ -119,12 +126,12 @@ class TrainFunction:
         if attributes["_learning_rate"] is not self._own:
             self._functions.clear()  # the user has set another one, and the traces have the previous one
             self._scale(attributes["_learning_rate"])
-        splits = max(1, step.base.b // self._base) * self._sees if self.norms else 1
+        splits = self.splits(step)
         try:
             attributes["_learning_rate"] = self._scaled
             for layer in self.norms:
                 layer.splits = splits
-            with _noting_shapes(self.model):
+            with _noting_shapes(self.model), self._alone():
                 first = splits not in self._functions
                 if first:
                     self._functions[splits] = self._made(state)
@@ -134,9 +141,13 @@ class TrainFunction:
             for layer in self.norms:
                 layer.splits = 1
 
+    def splits(self, step: Step) -> int:
+        """Return the sub-batches of a step, which are a constant of what is traced."""
+        return max(1, step.base.b // self._base) * self._sees if self.norms else 1
+
     def _made(self, state: Any) -> Function:
-        """Make a Keras train function; on several devices Keras looks at the model's values for that."""
-        _attach(self.model, state)
+        """Have Keras make a train function; on several devices it looks at the model's values for that."""
+        attach(self.model, state)
         self.model.make_train_function(force=True)
         if state is not None:
             self.model._jax_state_synced = False  # the values belong to `fit` again
@@ -215,7 +226,10 @@ class TrainFunction:
                 "batches(multigrid, read) or dataset.training(multigrid), of the MultigridCallback in its callbacks"
             )
 
-    def _check_shapes(self, step: Step, shapes: Any) -> None:
+    def check_shapes(self, step: Step, shapes: Any) -> None:
+        """Refuse a mini-batch that is not the step's, by the `shapes` that `run` returned."""
+        if shapes is None:
+            return
         b, t, h, w = step.shape
         wanted = (b * self._sees, t, h, w)
         found = [tuple(map(float, shape)) for shape in shapes]
@@ -227,11 +241,39 @@ class TrainFunction:
                 "processes= are the devices"
             )
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse the update of any other optimizer, whose learning rate nobody scales; on its way to Keras' own."""
+        base = next(each for each in keras.optimizers.Optimizer.__mro__ if "apply" in vars(each))
+        apply = vars(base)["apply"]
+
+        def checked(optimizer: Any, *args: Any, **options: Any) -> Any:
+            if optimizer is not self.optimizer:
+                raise ValueError(
+                    f"the model's train_step updates {optimizer.name} ({type(optimizer).__name__}) besides, or inside "
+                    f"of, the optimizer of compile, {self.optimizer.name} ({type(self.optimizer).__name__}), whose "
+                    "learning rate alone is scaled; train several optimizers in a loop of your own over "
+                    "batches(schedule, read), with a ScaledLR in each"
+                )
+            return apply(optimizer, *args, **options)
+
+        base.apply = checked
+        try:
+            yield
+        finally:
+            base.apply = apply
+
     def _counted(self, step: Step, state: Any) -> Any:
         """Ensure that the step is counted once; return JAX's state with the count."""
         made = self.iterations(state) - step.index
         if made == 1:
             return state
+        if made == 0 and self.model.optimizer is self.optimizer and self.model.trainable_variables:
+            raise ValueError(
+                f"the model's train_step has not updated the optimizer of compile, {self.optimizer.name} "
+                f"({type(self.optimizer).__name__}), whose learning rate is scaled, in step {step.index}; train with "
+                "it, by self.optimizer.apply"
+            )
         if made != 0:
             raise ValueError(
                 f"the model's train_step has counted {made} updates of the optimizer in step {step.index}, and "
@@ -252,8 +294,8 @@ class TrainFunction:
         return next(place for place, variable in places if variable is self.optimizer._iterations)
 
 
-def _attach(model: Any, state: Any) -> None:
-    """Write the values back to the model; on JAX they pass from step to step outside it, and would be lost."""
+def attach(model: Any, state: Any) -> None:
+    """Give the model its values back, which on JAX pass from step to step outside of it, and would be lost."""
     if state is None or any(value.is_deleted() for value in keras.tree.flatten(state)):
         return
     names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")

@@ -53,7 +53,8 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
     Parameters
     ----------
     paths, labels, sampling
-        Which videos, and how grids are drawn over them: see ``VideoDataset.__init__``, also for the errors it raises.
+        Which videos, and how grids are drawn over them; ``damaged=``, ``rotate=`` and ``index=`` too: see
+        `VideoFiles.__init__`, and what it raises.
     mean, std
         A number or one per channel, on the 0..1 scale: (x - mean) / std.
     dtype
@@ -114,14 +115,16 @@ class VideoDataset(VideoFiles, Dataset[tuple[Clips, Any]]):
                     "read it by pymultigrid.torch.Loader(dataset, schedule), or use dataset.evaluation(shape); "
                     "Subset and random_split lose the grid: take dataset.subset(part.indices)"
                 )
-        read: dict[int, Clips] = {}
-        for place, pixels, grid in self.decoded(samples):
+        read: dict[int, tuple[Clips, Any]] = {}
+        for place, video, pixels, grid in self.decoded(samples):
             frames = torch.from_numpy(pixels)
+            clip: Clips
             if self.resample_on == "device":
-                read[place] = DecodedClips.of([frames], [grid], self.output, batch=())
+                clip = DecodedClips.of([frames], [grid], self.output, batch=())
             else:
-                read[place] = resample(frames, grid, **self.output)
-        return [(read[place], self.labels[sample.index]) for place, sample in enumerate(samples)]
+                clip = resample(frames, grid, **self.output)
+            read[place] = clip, self.labels[video]
+        return [read[place] for place in range(len(samples))]
 
     def evaluation(self, shape: Shape, *, clips: int = 1, crops: int = 1) -> VideoViews:
         """Return the same files for evaluation at `shape`, usually ``schedule.shape``: ``[i]`` is (views, label).

@@ -15,10 +15,10 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Subset
 
 from pymultigrid import _arguments
+from pymultigrid._progress import bar
 from pymultigrid.torch._dataset import VideoViews
 from pymultigrid.torch._kinds import check_model
 from pymultigrid.torch._processes import rank_and_processes
-from pymultigrid.torch._progress import bar
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -141,6 +141,12 @@ class Loader(Iterable[tuple[Step, Any]]):
         paired, collate = _Paired(self._source), _PairedCollate(self._collate)
         return DataLoader(paired, batch_sampler=sampler, collate_fn=collate, **self._options)  # type: ignore[arg-type]
 
+    @property
+    def rank(self) -> int:
+        """Whose share of the global batches it reads."""
+        rank: int = self._settings["rank"]
+        return rank
+
     def __len__(self) -> int:
         """Return the number of batches of the schedule that was passed, also after a resume."""
         accumulate: int = self._settings["accumulate"]

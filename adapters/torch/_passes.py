@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pymultigrid import Shape, Step
+from pymultigrid._preflight import Extents
 from pymultigrid.torch._batch_norm import norms_of, splitting
 from pymultigrid.torch._layer_errors import layer_errors, out_of_memory
 from pymultigrid.torch._processes import rank_and_processes
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 At = Callable[[Step], AbstractContextManager[object]]
-Extents = tuple[int, ...]
 
 
 class Passes:

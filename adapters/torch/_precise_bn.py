@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -182,7 +183,7 @@ def _pooled(
             norm.training = True
             handle = norm.register_forward_pre_hook(pool.see)
             stack.callback(handle.remove)
-        for step, batch in loader:
+        for step, batch in _pairs(loader):
             if step.shape != step.baseline:
                 raise ValueError(
                     f"loader gives clips of step {step.index}, {step.shape}, and statistics are of the full shape, "
@@ -197,6 +198,19 @@ def _pooled(
     if processes > 1:
         _share(pools)
     return clips * processes, pools
+
+
+def _pairs(loader: Any) -> Iterator[tuple[Step, Any]]:
+    """Give the loader's (step, batch); what gives anything else is refused."""
+    if not isinstance(loader, Iterable):
+        raise TypeError(f"loader ({reprlib.repr(loader)}) must be a Loader of the full shape")
+    for pair in loader:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], Step):
+            raise TypeError(
+                f"loader gives {reprlib.repr(pair)}, which is not (step, batch); pass "
+                "Loader(dataset, schedule.without_multigrid()[:n])"
+            )
+        yield pair[0], pair[1]
 
 
 def _share(pools: list[_Pool]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 import warnings
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from pymultigrid import Cycles, Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
-from pymultigrid._core import uses
+from pymultigrid import Report, Schedule, Shape, ShapeCost, Step, _arguments, mini_batch
+from pymultigrid._preflight import Extents, feature_maps, iterations, planned_steps
+from pymultigrid._progress import bar
 from pymultigrid.torch._batch_norm import check_converted, norms_of
 from pymultigrid.torch._kinds import check_model
 from pymultigrid.torch._loader import check_fits
-from pymultigrid.torch._passes import At, Extents, Loss, Passes, is_compiled, tensors
+from pymultigrid.torch._passes import At, Loss, Passes, is_compiled, tensors
 from pymultigrid.torch._position_embeddings import fixed_positions
-from pymultigrid.torch._progress import bar
 from pymultigrid.torch._resample import torch_dtype
 from pymultigrid.torch._snapshot import as_it_was
 
@@ -131,17 +130,16 @@ def preflight(
             )
         check_fits(dataset, schedule)
     whole = schedule.whole
-    steps = _steps(whole)
+    steps = planned_steps(whole)
     passes = Passes(model, loss or _mean_of_squares, channels, torch_dtype(dtype), at, whole.processes)
-    iterations = {s: sum(k for stage in whole.stages for shape, _, k in uses(stage) if shape == s) for s in steps}
-    reads = [] if dataset is None else [shape for shape in steps if iterations[shape]]
+    reads = [] if dataset is None else [shape for shape in steps if iterations(whole, shape)]
     with as_it_was(model, passes.device):
         memory, times, maps, patch = _measured(passes, steps, repeats, progress and passes.is_first)
         read = {shape: passes.most(_read_seconds(dataset, whole, steps[shape][0]))[0] for shape in reads}
     rows = []
     for shape, (_, size, _) in memory.items():
         seconds, fits = times[shape]
-        rows.append(ShapeCost(shape, iterations[shape], seconds, size, fits, maps[shape], read.get(shape)))
+        rows.append(ShapeCost(shape, iterations(whole, shape), seconds, size, fits, maps[shape], read.get(shape)))
     held = int(max((held for held, _, clips in memory.values() if clips), default=0))
     versions = sum(map(len, steps.values())) if passes.norms else len(steps)
     notes = (*_not_compiled(model, versions), *_not_fitted(model, whole.shape, list(steps), at), *_not_converted(model))
@@ -164,23 +162,7 @@ def _measured(
         took, fits[shape] = passes.seconds(shape, steps[shape][0], fits[shape])
         seconds[shape].append(took)
     times = {shape: (statistics.median(seconds[shape]), fits[shape]) for shape in steps}
-    return memory, times, _feature_maps(layers), _patch(passes.model, layers)
-
-
-def _steps(schedule: Schedule) -> dict[Shape, list[Step]]:
-    """Return every planned shape, the most expensive first, with a step of each base that it occurs with."""
-    found: dict[Shape, dict[Shape, Step]] = {shape: {} for stage in schedule.stages for shape in stage.shapes}
-    for stage in schedule.stages:
-        for shape, first, count in uses(stage):
-            if count:
-                found[shape].setdefault(stage.base, schedule[first])
-    order = sorted(found, key=lambda shape: (math.prod(shape), *shape), reverse=True)
-    # If a stage is too short for its short cycle, no step has some of its shapes.
-    return {shape: list(found[shape].values()) or [_alone(shape)] for shape in order}
-
-
-def _alone(shape: Shape) -> Step:
-    return Schedule(shape, iterations=1, plan=Cycles(long=None, short=None))[0]
+    return memory, times, feature_maps(layers), _patch(passes.model, layers)
 
 
 def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
@@ -191,28 +173,6 @@ def _read_seconds(dataset: Any, schedule: Schedule, step: Step) -> float:
     start = time.perf_counter()
     read(samples)
     return (time.perf_counter() - start) * step.shape.b / len(samples)
-
-
-def _feature_maps(found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> dict[Shape, Extents | None]:
-    """Return the fewest frames and the smallest height and width of each shape's feature maps.
-
-    Layers that get the same extents at every shape come after pooling to a fixed size, and are left out. If there is
-    only one shape, layers that keep their extents are left out.
-    """
-    layers = next(iter(found.values()))
-    kept = [
-        layer
-        for layer, (given, made) in layers.items()
-        if len({maps[layer] for maps in found.values()}) > 1 or (len(found) == 1 and given != made)
-    ]
-    return {shape: _smallest([maps[layer][1] for layer in kept]) for shape, maps in found.items()}
-
-
-def _smallest(extents: list[Extents]) -> Extents | None:
-    if not extents:
-        return None
-    frames = [each[0] for each in extents if len(each) == 3]
-    return (*([min(frames)] if frames else []), *min((each[-2:] for each in extents), key=math.prod))
 
 
 def _patch(model: nn.Module, found: dict[Shape, dict[str, tuple[Extents, Extents]]]) -> Patch | None:

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "plan/sampling.h"
 #include "plan/schedule.h"
 #include "python/module.h"
@@ -106,17 +108,18 @@ long, lr_scale : as in `Step`; lr_stage : the LR stage in which it ends (fine-tu
       .def_property_readonly("clips", &Stage::clips);
   define(
       m, "uses",
-      [](const py::object& stage) {
-        const auto& of = read<Stage>("stage", stage);
-        const std::vector<Use> found = uses(of);
+      [](const py::object& stage, const py::object& start) {
+        Stage rest = read<Stage>("stage", stage);
+        rest.start = std::clamp(whole<std::int64_t>("start", start, 0), rest.start, rest.stop);
+        const std::vector<Use> found = uses(rest);
         py::list list;
         for (std::size_t i = 0; i < found.size(); ++i)
-          list.append(py::make_tuple(of.shapes[i], found[i].first, found[i].count));
+          list.append(py::make_tuple(rest.shapes[i], found[i].first, found[i].count));
         return list;
       },
-      "uses(stage)",
-      "For each shape of a stage's short cycle: the shape, the first step that has it, and how many steps do.",
-      "stage"_a);
+      "uses(stage, start=0)",
+      "Each shape of a stage's short cycle, the first step from `start` on that has it, and how many do.", "stage"_a,
+      "start"_a = 0);
 }
 
 }  // namespace multigrid

@@ -170,8 +170,21 @@ def test_an_error_in_a_thread_names_the_file(tmp_path):
     whole = mp4.write(tmp_path / "whole.mp4").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     dataset = VideoDataset([path] * 6, range(6))
-    with pytest.raises(Exception, match=re.escape(f"{path}: the file cannot be read as a video")):
+    with pytest.raises(Exception, match=re.escape(f"{path}: the file is truncated: at least")):
         next(iter(dataset.training(FILES)))
+
+
+@pytest.mark.filterwarnings("ignore:other videos are read in place of damaged clips")
+def test_a_damaged_video_is_skipped_with_its_label(paths, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(paths[4].read_bytes()[:2000])
+    cut = [*paths[:4], path, paths[5]]
+    whole = list(VideoDataset(paths, range(6)).training(FILES))
+    skipping = list(VideoDataset(cut, range(6), damaged="skip").training(FILES))
+    for (_, (clips, labels)), (_, (others, of)) in zip(whole, skipping, strict=True):
+        assert 4 not in of
+        np.testing.assert_array_equal(labels[labels != 4], of[labels != 4])
+        np.testing.assert_array_equal(clips[labels != 4], others[labels != 4])
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------

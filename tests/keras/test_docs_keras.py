@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the page runs on one backend")
 def test_the_page(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "keras.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     paths = 8 * [mp4.write(tmp_path / f"{i}.mp4") for i in range(3)]
     names = {"paths": paths, "labels": 8 * [0, 1, 0], "test_paths": paths[:3], "test_labels": [0, 1, 0]}
     names["model"] = network()
@@ -25,12 +25,14 @@ def test_the_page(tmp_path):
     assert int(model.optimizer.iterations) == len(schedule)
     assert len(model.history.history["val_accuracy"]) == len(model.history.epoch)
     exec(compile(blocks[1], "keras.md", "exec"), names)
+    assert names["report"].schedule == schedule
+    exec(compile(blocks[2], "keras.md", "exec"), names)
     assert names["logits"].shape == (3, 2)
 
     import tensorflow as tf
 
     names["videos"] = tf.data.Dataset.from_tensors(np.zeros((16, 40, 48, 3), "uint8")).repeat(len(schedule))
-    exec(compile(blocks[2], "keras.md", "exec"), names)
+    exec(compile(blocks[3], "keras.md", "exec"), names)
     for step, clip in zip(schedule, names["clips"], strict=True):
         assert tuple(clip.shape) == (*tuple(step.shape)[1:], 3)
 

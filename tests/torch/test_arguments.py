@@ -15,7 +15,7 @@ import mp4
 
 import pymultigrid
 import pymultigrid.torch as adapter
-from pymultigrid import Axis, Cycles, Grid, Phases, Progressive, Schedule, Shape
+from pymultigrid import Axis, Cycles, Grid, Phases, Progress, Progressive, Schedule, Shape
 
 SHAPE = Shape(2, 4, 16, 16)
 SCHEDULE = Schedule(SHAPE, samples=4, epochs=4)
@@ -43,6 +43,7 @@ WRONG = {
 }
 # What the library makes itself and hands out, and what is torch's own.
 MADE_HERE = {"LONG_CYCLE", "SHORT_CYCLE", "Batch", "DecodedClips", "Report", "Sample", "ShapeCost", "Stage", "Step"}
+MADE_HERE |= {"RunReport", "ShapeTime"}
 MADE_HERE |= {"SubBatchNorm", "SubBatchNorm1d", "SubBatchNorm2d", "SubBatchNorm3d", "VideoViews"}
 
 
@@ -79,6 +80,11 @@ def entered(*arguments, **options):
         pass
 
 
+def computed_anew(*arguments, **options):
+    with adapter.precise_bn(*arguments, **options):
+        pass
+
+
 def looked_into(*arguments, **options):
     with adapter.layer_errors(*arguments, **options):
         pass
@@ -94,6 +100,8 @@ def path(tmp_path_factory):
 def functions(path):
     """By name: a function, and its arguments as they should be with what they take."""
     data = adapter.VideoDataset(4 * [path], range(4))
+    index = path.parent.parent.with_suffix(".index")
+    data.save_index(index, workers=1)
     drawn = {
         "stride": (1, "number"),
         "short_side": ((20, 30), "numbers"),
@@ -133,6 +141,15 @@ def functions(path):
             },
         ),
         "Phases": (Phases, {"phases": ([(1, (4, 16, 16))], "numbers"), "short": ((0.5, 0.7), "numbers")}),
+        "Progress": (
+            Progress,
+            {
+                "loader": (adapter.Loader(Clips(), SCHEDULE), "other"),
+                "lr": (adapter.ScaledLR(cosine(), SCHEDULE), "other"),
+                "costs": ({(4, 16, 16): 1.0}, "other"),
+                "show": (False, "flag"),
+            },
+        ),
         "Progressive": (
             Progressive,
             {"start": ((1.0, 0.5), "numbers"), "stages": (4, "number"), "full_from": (0.5, "number")},
@@ -240,9 +257,17 @@ def functions(path):
                 **output,
                 "dtype": (torch.float32, "other"),
                 "resample_on": ("worker", "text"),
+                "damaged": ("error", "text"),
+                "rotate": (True, "flag"),
+                "fps": (25, "number"),
                 **drawn,
             },
         ),
+        "torch.VideoDataset with an index": (
+            adapter.VideoDataset,
+            {"paths": ([path], "other"), "labels": ([0], "other"), "index": (index, "path")},
+        ),
+        "torch.VideoDataset.save_index": (data.save_index, {"path": (index, "path"), "workers": (1, "number")}),
         "torch.VideoDataset of boxes": (
             adapter.VideoDataset,
             {"paths": (4 * [path], "other"), "labels": (range(4), "other"), **boxes},
@@ -281,6 +306,15 @@ def functions(path):
                 "progress": (False, "flag"),
             },
         ),
+        "torch.precise_bn": (
+            computed_anew,
+            {
+                "model": (nn.Sequential(nn.BatchNorm3d(3), model()), "other"),
+                "loader": (adapter.Loader(Clips(), SCHEDULE.without_multigrid()[:1]), "other"),
+                "base": (8, "number"),
+                "forward": (lambda batch: None, "function"),
+            },
+        ),
         "torch.layer_errors": (looked_into, {"model": (model(), "other")}),
         "torch.preflight": (
             adapter.preflight,
@@ -314,6 +348,7 @@ NAMES = (
     "Grid",
     "Grid.frames",
     "Phases",
+    "Progress",
     "Progressive",
     "Schedule",
     "Schedule of iterations",
@@ -341,11 +376,14 @@ NAMES = (
     "torch.StreamDataset",
     "torch.VideoDataset",
     "torch.VideoDataset of boxes",
+    "torch.VideoDataset with an index",
     "torch.VideoDataset.evaluation",
     "torch.VideoDataset.from_folder",
+    "torch.VideoDataset.save_index",
     "torch.VideoDataset.subset",
     "torch.evaluate",
     "torch.layer_errors",
+    "torch.precise_bn",
     "torch.preflight",
     "torch.resample",
     "torch.sub_batches",

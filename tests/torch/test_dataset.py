@@ -9,7 +9,7 @@ import av
 import mp4
 from torch.utils.data import DataLoader
 
-from pymultigrid import Schedule, Shape
+from pymultigrid import Schedule, Shape, video
 from pymultigrid.torch import BatchSampler, VideoDataset, resample
 from pymultigrid.video import Video
 
@@ -71,8 +71,8 @@ def test_it_prints_what_it_holds(folder, paths):
 
 def test_a_file_is_probed_once(paths, monkeypatch):
     probes = []
-    probe = Video._probe
-    monkeypatch.setattr(Video, "_probe", lambda self: probes.append(self.path) or probe(self))
+    probe = video.probe
+    monkeypatch.setattr(video, "probe", lambda source, *a, **k: probes.append(source.name) or probe(source, *a, **k))
     dataset = VideoDataset(paths, range(6))
     assert not probes
     for batch in BatchSampler(SCHEDULE):
@@ -83,7 +83,7 @@ def test_a_file_is_probed_once(paths, monkeypatch):
 def test_a_file_is_opened_once_for_a_batch(paths, monkeypatch):
     opened = []
     av_open = av.open
-    monkeypatch.setattr(av, "open", lambda file, *args: opened.append(file) or av_open(file, *args))
+    monkeypatch.setattr(av, "open", lambda file, **options: opened.append(file) or av_open(file, **options))
     dataset = VideoDataset(paths, range(6))
     for visit in range(2):
         for batch in list(BatchSampler(SCHEDULE, repeats=2))[:4]:

@@ -13,7 +13,9 @@ from pymultigrid import Schedule, Shape
 from pymultigrid.torch import SubBatchNorm, SubBatchNorm3d, layer_errors, sub_batches
 
 # Both cycles; sizes 32, 48 and 64, frames 2, 4 and 8.
-SCHEDULE = Schedule(Shape(2, 8, 64, 64), samples=100, epochs=10, multiple_of=16, frames_multiple_of=2)
+SCHEDULE = Schedule(
+    Shape(2, 8, 64, 64), samples=100, epochs=10, multiple_of=16, frames_multiple_of=2, lr_scaling="none"
+)
 STEPS = [next(step for step in SCHEDULE if step.shape == shape) for shape in SCHEDULE.shapes]
 
 

@@ -17,7 +17,7 @@ from pymultigrid.torch._batch_norm import norms_of, splitting
 
 def per_process(b, processes):
     """A schedule whose full shape has b clips a process, with stages of 8 b, 4 b, 2 b and b."""
-    return Schedule(Shape(b, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,), processes=processes)
+    return Schedule(Shape(b, 8, 32, 32), samples=1000, epochs=10, lr_drops=(5,), processes=processes, lr_scaling="none")
 
 
 def test_two_ranks_below_the_base_share_statistics():
