@@ -51,7 +51,7 @@ class ShapeCost:
     first_seconds: float | None = None
 
     def share(self, full: ShapeCost) -> float:
-        """Return how dear the mini-batch is relative to `full`: by its time, or its memory if that is more."""
+        """Return how expensive the mini-batch is relative to `full`: by its time, or its memory if that is more."""
         seconds = self.seconds / full.seconds
         return seconds if self.bytes is None or full.bytes is None else max(seconds, self.bytes / full.bytes)
 
@@ -211,9 +211,9 @@ class Report:
     def _too_costly(self) -> Iterator[str]:
         full = self[self.schedule.shape]
         shares = {row.shape: row.share(full) for row in self.rows}
-        dear = [shape for shape, share in shares.items() if share > _SHARE]
-        if dear:
-            worst = max(dear, key=lambda shape: shares[shape])
+        costly = [shape for shape, share in shares.items() if share > _SHARE]
+        if costly:
+            worst = max(costly, key=lambda shape: shares[shape])
             yield (
                 f"note: costing more than their share: {_listed(costly)}, up to {shares[worst]:.2f} times the full "
                 f"mini-batch at {worst}; plan again with costs=report.costs"
