@@ -51,7 +51,7 @@ class ShapeCost:
     first_seconds: float | None = None
 
     def share(self, full: ShapeCost) -> float:
-        """Return how dear the mini-batch is relative to `full`: by its time, or its memory if that is more."""
+        """Return how expensive the mini-batch is relative to `full`: by its time, or its memory if that is more."""
         seconds = self.seconds / full.seconds
         return seconds if self.bytes is None or full.bytes is None else max(seconds, self.bytes / full.bytes)
 

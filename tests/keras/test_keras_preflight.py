@@ -95,7 +95,7 @@ def test_times_follow_what_is_dear():
     report = fly(compiled(model, run_eagerly=True), repeats=3)
     assert report[Shape(64, 1, 11, 11)].seconds > 0.64
     assert report[Shape(64, 1, 11, 11)].seconds > 2 * report[FULL].seconds
-    assert "note: dearer than their share: " in str(report)
+    assert "note: costing more than their share: " in str(report)
     assert report.costs[1, 11, 11] > 2 * FULL.b / 64
 
 

@@ -298,7 +298,9 @@ def test_refusals():
     opt = optimizer()
     with pytest.raises(TypeError, match="scheduler is ReduceLROnPlateau, which follows a metric and has no clock"):
         ScaledLR(schedulers.ReduceLROnPlateau(opt), SCHEDULE)
-    with pytest.raises(TypeError, match=re.escape("scheduler (3) must be a torch LRScheduler; LambdaLR makes one of")):
+    with pytest.raises(
+        TypeError, match=re.escape("scheduler (3) must be a torch LRScheduler; LambdaLR makes one from")
+    ):
         ScaledLR(3, SCHEDULE)
     plain = schedulers.ConstantLR(opt)
     with pytest.raises(ValueError, match=re.escape('per (\'step\') must be "iteration" or "epoch"')):

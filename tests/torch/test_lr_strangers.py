@@ -70,7 +70,9 @@ def test_the_inner_scheduler_is_stepped_too():
     model, opt, lr = made(lambda opt: schedulers.MultiStepLR(opt, [N // 2]))
     train(model, opt, lr, SCHEDULE[:3])
     inner = lr.scheduler.last_epoch
-    said = f"the scheduler inside is at its step {inner + 1}, and ScaledLR left it at {inner}: something else steps it"
+    said = (
+        f"the scheduler inside is at its step {inner + 1}, and ScaledLR left it at {inner}: something else has stepped"
+    )
     with pytest.raises(RuntimeError, match=re.escape(said)):
         train(model, opt, lr, SCHEDULE[3:], lr.scheduler.step)
 

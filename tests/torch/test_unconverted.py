@@ -122,7 +122,7 @@ def trained():
 @pytest.mark.parametrize("export", [torch.jit.script, torch.fx.symbolic_trace])
 def test_scripting_and_tracing_say_to_revert(export, training):
     model = trained().train(training)
-    revert = re.escape("with torch's own, SubBatchNorm.revert(copy.deepcopy(model)).eval()")
+    revert = re.escape("with torch's own layers, SubBatchNorm.revert(copy.deepcopy(model)).eval()")
     with pytest.raises(RuntimeError, match=revert):
         export(model)
     assert isinstance(model[1], SubBatchNorm3d)
