@@ -265,8 +265,8 @@ def _rank(processes: int, rank: int | None, accumulate: int) -> int:
     started = int(os.environ.get("WORLD_SIZE", "1")) if world is None else 1
     if started > 1:
         raise RuntimeError(
-            f"{started} processes were started (WORLD_SIZE, by torchrun) and torch.distributed is not initialised: each "
-            "would train the whole schedule alone; call torch.distributed.init_process_group first and build the "
+            f"torchrun started {started} processes (WORLD_SIZE) and torch.distributed is not initialised: each would "
+            "train the whole schedule alone; call torch.distributed.init_process_group first and build the "
             f"schedule with processes={started}, or pass rank=0 if each is a training of its own"
         )
     if world is not None and world != running:
