@@ -359,3 +359,14 @@ def test_they_are_those_of_a_loop_without_a_framework():
     for step, batch in zip(schedule, BatchSampler(schedule, seed=5, rank=1), strict=True):
         assert batch == mini_batch(schedule, step, seed=5, rank=1)
         assert [sample.index for sample in batch] == [schedule.sample(s.position, seed=5) for s in batch]
+
+
+def test_processes_that_nobody_joined_are_refused(monkeypatch):
+    """torchrun has started them, and the script never calls init_process_group: each would train alone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    schedule = Schedule(Shape(4, 4, 16, 16), samples=24, epochs=20)
+    with pytest.raises(
+        RuntimeError, match=re.escape("torchrun started 2 processes (WORLD_SIZE) and torch.distributed")
+    ):
+        BatchSampler(schedule)
+    assert len(BatchSampler(schedule, rank=0)) == len(schedule)
