@@ -365,8 +365,6 @@ def test_processes_that_nobody_joined_are_refused(monkeypatch):
     """torchrun has started them, and the script never calls init_process_group: each would train alone."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     schedule = Schedule(Shape(4, 4, 16, 16), samples=24, epochs=20)
-    with pytest.raises(
-        RuntimeError, match=re.escape("torchrun started 2 processes (WORLD_SIZE)")
-    ):
+    with pytest.raises(RuntimeError, match=re.escape("torchrun started 2 processes (WORLD_SIZE)")):
         BatchSampler(schedule)
     assert len(BatchSampler(schedule, rank=0)) == len(schedule)
