@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -23,12 +23,14 @@ class _Spent:
 
     steps: int = 0
     seconds: float = 0.0
-    first: float = 0.0  # of the first step, which compiles and tunes
     waiting: float = 0.0
+    firsts: int = 0  # the first step of each process that trained it, which compiles and tunes
+    first_seconds: float = 0.0
 
     def each(self) -> float:
-        """Return the seconds of a step, waiting included, without the first where there are others."""
-        own = (self.seconds - self.first) / (self.steps - 1) if self.steps > 1 else self.seconds
+        """Return the seconds of a step, waiting included, without first ones where there are others."""
+        others = self.steps - self.firsts
+        own = (self.seconds - self.first_seconds) / others if others else self.seconds / self.steps
         return own + self.waiting / self.steps
 
 
@@ -38,10 +40,11 @@ class _Now:
 
     step: Step
     lr: float | None
-    began: float
-    waited: float
+    began: float = 0.0  # when its batch was handed out
+    seconds: float = 0.0
+    waiting: float = 0.0
     apart: float = 0.0
-    values: dict[str, float] = field(default_factory=dict)
+    handed: bool = False
 
 
 class Progress(Iterable[tuple[Step, Any]]):
@@ -110,7 +113,9 @@ class Progress(Iterable[tuple[Step, Any]]):
         self._costs = None if costs is None else _arguments.clip_costs(costs)
         self._show = show and getattr(loader, "rank", 0) == 0
         self._spent: dict[tuple[Shape, int], _Spent] = {}
+        self._seen: set[tuple[Shape, int]] = set()  # in this process
         self._apart = 0.0
+        self._apart_depth = 0
         self._now: _Now | None = None
         self._values: dict[str, float] = {}
 
@@ -123,16 +128,18 @@ class Progress(Iterable[tuple[Step, Any]]):
         try:
             asked = perf_counter()
             for step, batch in self.loader:
-                handed = perf_counter()
-                self._now = _Now(step, self._rate(), handed, handed - asked)
+                now = self._now
+                if now is None or now.step.index != step.index:  # else another micro-batch of the same step
+                    self._finish(bar)
+                    now = self._now = _Now(step, self._rate())
+                now.began = perf_counter()
+                now.waiting += now.began - asked
+                now.apart, now.handed = 0.0, True
                 yield step, batch
-                asked = perf_counter()
-                self._finish(self._now, asked)
-                if bar is not None:
-                    bar.set_postfix_str(self._line(), refresh=False)
-                    bar.update(step.index + 1 - self.schedule.start - bar.n)
+                asked = self._took()
         finally:
-            self._now = None
+            self._took()
+            self._finish(bar)
             if bar is not None:
                 bar.close()
 
@@ -146,13 +153,16 @@ class Progress(Iterable[tuple[Step, Any]]):
     def apart(self) -> Iterator[None]:
         """Count what is done inside as evaluation, and not to the step that is trained."""
         began = perf_counter()
+        self._apart_depth += 1
         try:
             yield
         finally:
-            seconds = perf_counter() - began
-            self._apart += seconds
-            if self._now is not None:
-                self._now.apart += seconds
+            self._apart_depth -= 1
+            if not self._apart_depth:
+                seconds = perf_counter() - began
+                self._apart += seconds
+                if self._now is not None:
+                    self._now.apart += seconds
 
     def values(self) -> dict[str, float]:
         """Return what is known of the step that was trained last, as numbers: for TensorBoard, W&B, MLflow, self.log.
@@ -165,6 +175,9 @@ class Progress(Iterable[tuple[Step, Any]]):
 
     def report(self) -> RunReport:
         """Return what each shape took so far, over all that was resumed, and what the baseline would have taken."""
+        if self._now is not None and self._now.step.index == self.schedule.stop - 1:
+            self._took()  # some loops never ask for what comes after the last batch
+            self._finish(None)
         rows = [
             ShapeTime(shape, base, spent.steps, spent.seconds, spent.waiting, spent.each())
             for (shape, base), spent in self._spent.items()
@@ -174,7 +187,7 @@ class Progress(Iterable[tuple[Step, Any]]):
     def timing(self) -> dict[str, Any]:
         """Return what was measured, JSON-ready, to keep in a checkpoint beside the others' states."""
         rows = [
-            [list(shape), base, spent.steps, spent.seconds, spent.first, spent.waiting]
+            [list(shape), base, spent.steps, spent.seconds, spent.waiting, spent.firsts, spent.first_seconds]
             for (shape, base), spent in self._spent.items()
         ]
         return {"rows": rows, "apart": self._apart}
@@ -182,10 +195,7 @@ class Progress(Iterable[tuple[Step, Any]]):
     def load_timing(self, timing: Mapping[str, Any]) -> None:
         """Go on from what `timing` gave, so that the report is of the whole run."""
         try:
-            spent = {
-                (Shape(*shape), base): _Spent(steps, seconds, first, waiting)
-                for shape, base, steps, seconds, first, waiting in timing["rows"]
-            }
+            spent = {(Shape(*shape), base): _Spent(steps, *seconds) for shape, base, steps, *seconds in timing["rows"]}
             apart = float(timing["apart"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"timing must be what Progress.timing() gave ({error})") from error
@@ -196,17 +206,29 @@ class Progress(Iterable[tuple[Step, Any]]):
     def _rate(self) -> float | None:
         return None if self._lr is None else float(self._lr.get_last_lr()[0])
 
-    def _finish(self, now: _Now, ended: float) -> None:
-        step, schedule = now.step, self.schedule
-        seconds = max(0.0, ended - now.began - now.apart)
+    def _took(self) -> float:
+        """Count the time since the batch was handed out to its step, once; return the time."""
+        ended, now = perf_counter(), self._now
+        if now is not None and now.handed:
+            now.seconds += max(0.0, ended - now.began - now.apart)
+            now.handed = False
+        return ended
+
+    def _finish(self, bar: Any) -> None:
+        """Count the step that was trained, if there is one, and show it."""
+        now, self._now = self._now, None
+        if now is None:
+            return
+        step, schedule, seconds = now.step, self.schedule, now.seconds
         key = step.shape, step.base.b
         spent = self._spent.setdefault(key, _Spent())
-        again = self._values.get("step") == step.index  # another micro-batch of the same step
-        if not spent.steps or (again and spent.steps == 1):
-            spent.first += seconds
-        spent.steps += not again
+        spent.steps += 1
         spent.seconds += seconds
-        spent.waiting += now.waited
+        spent.waiting += now.waiting
+        if key not in self._seen:
+            self._seen.add(key)
+            spent.firsts += 1
+            spent.first_seconds += seconds
         b, t, h, w = step.shape
         self._values = {
             "step": step.index,
@@ -216,11 +238,14 @@ class Progress(Iterable[tuple[Step, Any]]):
             **dict(zip(("batch", "frames", "height", "width"), (b, t, h, w), strict=True)),
             **({} if now.lr is None else {"lr": now.lr}),
             "lr_scale": step.lr_scale,
-            "clips_per_second": b * schedule.processes / (seconds + now.waited) if seconds + now.waited else math.inf,
+            "clips_per_second": b * schedule.processes / (seconds + now.waiting) if seconds + now.waiting else math.inf,
             "seconds": seconds,
-            "seconds_waiting": now.waited,
+            "seconds_waiting": now.waiting,
             "seconds_left": self._left(step.index + 1),
         }
+        if bar is not None:
+            bar.set_postfix_str(self._line(), refresh=False)
+            bar.update(step.index + 1 - schedule.start - bar.n)
 
     def _left(self, index: int) -> float:
         """Return the seconds that the steps from `index` on will take."""

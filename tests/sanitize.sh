@@ -3,7 +3,7 @@
 #
 #     PYTHON=python3 tests/sanitize.sh [whole | short]
 #
-# AddressSanitizer and UndefinedBehaviorSanitizer run every test that needs no framework, ThreadSanitizer those with
+# AddressSanitizer and UndefinedBehaviorSanitizer run the tests of the core, ThreadSanitizer those with
 # threads (tests/races.cpp, which has no interpreter, is run by the tests themselves). The short form, about a minute,
 # builds and runs less. Python itself is not built for them: their library is loaded before it, and ThreadSanitizer sees
 # the interpreter's lock through it. A script that ends while a daemon thread is inside of a call leaks that thread.

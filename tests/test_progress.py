@@ -47,7 +47,8 @@ class Rate:
 def timing(each):
     """What a run kept that has trained very many steps of every shape, which took each(shape) seconds."""
     keys, n = {(step.shape, step.base.b) for step in SCHEDULE}, 10**6
-    return {"rows": [[list(shape), base, n, n * each(shape), each(shape), 0.0] for shape, base in keys], "apart": 0.0}
+    rows = [[list(shape), base, n, n * each(shape), 0.0, 1, each(shape)] for shape, base in keys]
+    return {"rows": rows, "apart": 0.0}
 
 
 def test_waiting_training_and_evaluation_are_told_apart():
@@ -132,9 +133,50 @@ def test_before_the_full_shape_the_baseline_is_not_known():
 
 
 def test_micro_batches_are_parts_of_one_step():
-    progress = Progress(Loader(SCHEDULE[:5], micro_batches=3))
-    assert len(list(progress)) == 15
+    progress = Progress(Loader(SCHEDULE[:5], seconds=0.01, micro_batches=3))
+    for _ in progress:
+        time.sleep(0.01)
     assert progress.report().steps == 5
+    values = progress.values()
+    assert values["seconds"] >= 3 * 0.01
+    assert values["seconds_waiting"] >= 3 * 0.01
+    assert values["clips_per_second"] <= SCHEDULE[4].shape.b / 0.06
+
+
+def test_a_loop_that_never_asks_beyond_its_last_batch_is_whole():
+    progress = Progress(Loader())
+    batches = iter(progress)
+    for _ in range(len(progress)):
+        next(batches)
+    assert progress.report().steps == len(SCHEDULE)
+    assert progress.report().steps == len(SCHEDULE)
+    batches.close()
+    assert progress.report().steps == len(SCHEDULE)
+
+
+def test_first_steps_after_a_resume_are_no_measure():
+    """They compile anew: here 50 ms, and nothing after."""
+    whole = SCHEDULE.without_multigrid()
+    progress = Progress(Loader(whole[:5]))
+    for start in (0, 5):
+        kept, progress = progress.timing(), Progress(Loader(whole[start : start + 5]))
+        progress.load_timing(kept)
+        for step, _ in progress:
+            time.sleep(0.05 if step.index == start else 0.0)
+    (row,) = progress.report().rows
+    assert row.steps == 10
+    assert row.seconds >= 0.1
+    assert row.each < 0.05
+
+
+def test_evaluation_within_evaluation_counts_once():
+    progress = Progress(Loader(SCHEDULE[:1]))
+    for _ in progress:
+        began = time.perf_counter()
+        with progress.apart(), progress.apart():
+            time.sleep(0.02)
+        took = time.perf_counter() - began
+    assert 0.02 <= progress.report().evaluation <= took
 
 
 def test_a_trainer_that_asks_gets_the_loaders_state():

@@ -18,7 +18,8 @@ def scaled_linearly(optimizer: Optimizer, schedule: Schedule) -> str | None:
     name = type(inner).__name__
     if not any("Adam" in kind.__name__ or kind.__name__ in _KINDS for kind in type(inner).__mro__):
         return None
-    stage = max(schedule.stages, key=lambda stage: stage.lr_scale)
+    ahead = [stage for stage in schedule.stages if stage.stop > schedule.start]
+    stage = max(ahead, key=lambda stage: stage.lr_scale)
     growth = stage.base.b / schedule.shape.b
     if growth == 1 or not math.isclose(stage.lr_scale, growth):
         return None

@@ -90,7 +90,7 @@ class Passes:
             if isinstance(module, (nn.Conv2d, nn.Conv3d)) and id(module) not in inside
         ]
         try:
-            with torch.no_grad(), _as_written(self.model), self._naming(shape), self.at(step):
+            with torch.no_grad(), as_written(self.model), self._naming(shape), self.at(step):
                 self.loss(self.model, self._batch(shape, 2))
         finally:
             for hook in hooks:
@@ -138,7 +138,7 @@ class Passes:
         parameters = list(self.model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
         before = sum(tensor.nbytes for tensor in (*parameters, *gradients, *self.model.buffers()))
-        with _as_written(self.model), Alive() as made:
+        with as_written(self.model), Alive() as made:
             self._backward(shape, self._batch(shape, clips), step)
         return before, made.peak
 
@@ -211,6 +211,6 @@ def is_compiled(model: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
 
 
-def _as_written(model: nn.Module) -> AbstractContextManager[Any]:
+def as_written(model: nn.Module) -> AbstractContextManager[Any]:
     """Run a compiled model uncompiled, so that its layers and tensors can be observed."""
     return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()

@@ -15,6 +15,7 @@ from pymultigrid import Step, _arguments
 from pymultigrid.torch._batch_norm import norms_of, splitting
 from pymultigrid.torch._evaluate import evaluating
 from pymultigrid.torch._kinds import check_model
+from pymultigrid.torch._passes import as_written
 from pymultigrid.torch._processes import rank_and_processes
 
 
@@ -80,6 +81,8 @@ def precise_bn(
     those of all clips at once.
     """
     check_model(model)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("model has scripted modules, whose batch norms take no hooks; pass the model as it was before")
     if forward is not None:
         _arguments.function("forward", forward)
     if _arguments.whole("base", base) < 1:
@@ -89,7 +92,12 @@ def precise_bn(
     if not norms:
         yield 0
         return
-    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm._buffers.values() if buffer is not None]
+    kept = [
+        (norm._buffers, name, buffer.clone())
+        for norm in norms
+        for name, buffer in norm._buffers.items()
+        if buffer is not None
+    ]
     try:
         try:
             clips, pools = _pooled(inner, norms, loader, base, forward or _caller(inner))
@@ -111,9 +119,9 @@ class _Pool:
         exact = torch.promote_types(mean.dtype, torch.float32)
         self.state = torch.zeros(1 + 2 * norm.num_features, dtype=exact, device=mean.device)
 
-    def see(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+    def see(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add the input of a batch norm; used as its forward pre-hook."""
-        x = args[0].detach()
+        x = (args[0] if args else kwargs["input"]).detach()
         if x.numel():
             var, mean = torch.var_mean(x.to(self.state.dtype), [0, *range(2, x.dim())], correction=0)
             count = x.numel() // x.shape[1]
@@ -148,10 +156,10 @@ def _is_trained(module: nn.Module, training: bool) -> bool:
     return tracks and (module.training or not training)
 
 
-def _restore(kept: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy the training's statistics back into the buffers, which stay the same tensors."""
-    for buffer, was in kept:
-        buffer.copy_(was)
+def _restore(kept: list[tuple[dict[str, Tensor], str, Tensor]]) -> None:
+    """Copy the training's statistics back into the buffers, which stay the same tensors unless the model was moved."""
+    for buffers, name, was in kept:
+        buffers[name].copy_(was)
 
 
 def _caller(model: nn.Module) -> Callable[[Any], object]:
@@ -176,12 +184,13 @@ def _pooled(
     clips = 0
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng())
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code does not call new hooks
+        devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
+        stack.enter_context(torch.random.fork_rng(sorted(device.index for device in devices)))
+        stack.enter_context(as_written(model))  # compiled code does not call new hooks
         stack.enter_context(evaluating(model))
         for norm, pool in zip(norms, pools, strict=True):
             norm.training = True
-            handle = norm.register_forward_pre_hook(pool.see)
+            handle = norm.register_forward_pre_hook(pool.see, with_kwargs=True)
             stack.callback(handle.remove)
         for step, batch in _pairs(loader):
             if step.shape != step.baseline:

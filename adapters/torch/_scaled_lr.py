@@ -6,10 +6,12 @@ import math
 import reprlib
 import warnings
 import weakref
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.weak import TensorWeakRef
 
 from pymultigrid import Schedule, Step
 from pymultigrid._clock import Clock
@@ -19,6 +21,7 @@ from pymultigrid.torch._horizon import first_rates, off_the_clock
 from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
 
+_NEVER = -2  # no step was entered yet
 _WHOLE_TRAINING = (
     "the training is complete: save the model. The loader yields all epochs, so no loop over epochs goes around it; to "
     "stop after each epoch, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
@@ -130,7 +133,8 @@ class ScaledLR(LRScheduler):
             )
         self._loaded_too_early = self._rates_of_a_loaded_optimizer()
         self._written: list[Mark] = []
-        self._updates, self._entered, self._told = 0, -1, False
+        self._updates, self._entered, self._told = 0, _NEVER, False
+        self._used: tuple[TensorWeakRef, int] | None = None  # a gradient that the optimizer has used, as it was then
         super().__init__(scheduler.optimizer, self._start - 1)
         mine = weakref.ref(self)
         # Accelerate's wrapper is an Optimizer without hooks around one that has them.
@@ -289,10 +293,22 @@ class ScaledLR(LRScheduler):
         self.step()
 
     def _gradients_wait(self) -> bool:
-        """Return whether gradients wait for an optimizer step; infinite ones, which a GradScaler skips, do not."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = [_values(p.grad) for p in parameters if p.grad is not None]
-        return any(bool(g.any()) for g in gradients) and all(bool(g.isfinite().all()) for g in gradients)
+        """Whether gradients wait for an optimizer step; not those it has used, nor those a GradScaler finds infinite.
+
+        Of sharded gradients each rank would see its own, and ranks would answer differently: they count as used.
+        """
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        if any(hasattr(g, "to_local") for g in gradients):
+            return False
+        if gradients and self._used is not None:
+            gradient, version = self._used[0](), self._used[1]  # type: ignore[no-untyped-call]
+            if gradient is gradients[0] and gradient._version == version:
+                return False
+        values = [g._values() if g.is_sparse else g for g in gradients]
+        return any(bool(v.any()) for v in values) and all(bool(v.isfinite().all()) for v in values)
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (p for group in self.optimizer.param_groups for p in group["params"])
 
     def _apart(self, step: Step) -> str:
         start, stop = self._start, self._start + len(self.schedule)
@@ -372,6 +388,8 @@ def _updated(lr: ScaledLR | None) -> None:
     """
     if lr is not None:
         lr._updates += 1
+        gradient = next((p.grad for p in lr._parameters() if p.grad is not None), None)
+        lr._used = None if gradient is None else (TensorWeakRef(gradient), gradient._version)
         if lr._updates == 3:
             warnings.warn(
                 "optimizer.step() was called three times without lr.step(): call it in every iteration, even if "
@@ -379,12 +397,6 @@ def _updated(lr: ScaledLR | None) -> None:
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-
-def _values(gradient: Tensor) -> Tensor:
-    """Return the values of a gradient that are on this process."""
-    local: Tensor = getattr(gradient, "to_local", lambda: gradient)()
-    return local._values() if local.is_sparse else local
 
 
 def _check(scheduler: LRScheduler, schedule: Schedule) -> None:
