@@ -35,7 +35,7 @@ def videos_in(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tu
     labels: list[int] = []
     left_out = [entry for entry in entries if not entry.is_dir()]
     for label, of_class in enumerate(classes):
-        files = sorted(_files(of_class, set()))
+        files = sorted(_files(of_class, {_place(root)}))
         found = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not found:
             raise ValueError(f"{of_class}: the folder has no videos ({', '.join(SUFFIXES)}); fill or remove it")
@@ -47,17 +47,24 @@ def videos_in(folder: str | os.PathLike[str]) -> tuple[list[Path], list[int], tu
     return paths, labels, tuple(entry.name for entry in classes)
 
 
-def _files(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the files of a folder and of those in it, but for hidden ones (._ files of a Mac). Links are followed."""
+def _place(folder: Path) -> tuple[int, int]:
     found = folder.stat()
-    here = found.st_dev, found.st_ino
-    if here in above:
-        return  # a link to a folder that it is in
+    return found.st_dev, found.st_ino
+
+
+def _files(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it, but for hidden ones (._ files of a Mac). Links are followed.
+
+    Each folder is looked into once, however many links lead to it.
+    """
+    if _place(folder) in seen:
+        return
+    seen.add(_place(folder))
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _files(entry, above | {here})
+            yield from _files(entry, seen)
         else:
             yield entry
 

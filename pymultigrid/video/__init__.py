@@ -88,7 +88,7 @@ class Video:
         The file has no video stream, a codec that no decoder is there for, or is of a kind that is not read.
     """
 
-    __slots__ = ("_bytes", "_failure", "_held", "_index", "_stamp", "damaged", "path", "rotate")
+    __slots__ = ("_bytes", "_failure", "_held", "_index", "_looked", "_stamp", "damaged", "path", "rotate")
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Video:
         self.damaged = damaged
         self._index: FrameIndex | None = None
         self._failure: ValueError | None = None  # looking through the file failed, and would again
+        self._looked: tuple[int, int] | None = None  # the file's stamp when it was looked through
         self._stamp: tuple[int, int] | None = None  # of the file that what is known was saved of, until it is compared
         self._held: _Held | None = None
 
@@ -114,10 +115,10 @@ class Video:
 
     def __getstate__(self) -> tuple[Any, ...]:
         failure = self._failure and (type(self._failure), str(self._failure))
-        return self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure
+        return self._bytes, self.path, self.rotate, self.damaged, self._index, self._looked, self._stamp, failure
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._bytes, self.path, self.rotate, self.damaged, self._index, self._stamp, failure = state
+        self._bytes, self.path, self.rotate, self.damaged, self._index, self._looked, self._stamp, failure = state
         self._failure = failure and failure[0](failure[1])
         self._held = None
 
@@ -177,7 +178,8 @@ class Video:
             try:
                 yield held
             finally:
-                self._index, self._failure, held._held = held._index, held._failure, None
+                self._index, self._failure, self._looked = held._index, held._failure, held._looked
+                held._held = None
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Decode the frames of these numbers, in any order, repeats allowed: uint8 RGB, len(frames) x H x W x 3.
@@ -238,16 +240,21 @@ class Video:
         self._index, self._failure = (what, None) if isinstance(what, FrameIndex) else (None, what)
 
     def what_is_known(self) -> tuple[tuple[int, int], FrameIndex | ValueError]:
-        """Return what `known` takes."""
-        try:
-            what: FrameIndex | ValueError = self._probed()
-        except ValueError as error:
-            what = error
-        return self._source().stamp() or (0, 0), what
+        """Return what `known` takes, of the file as it is now."""
+        for _ in range(2):
+            try:
+                what: FrameIndex | ValueError = self._probed()
+            except ValueError as error:
+                what = error
+            if self._looked == self._source().stamp():
+                break
+            self._index = self._failure = None  # it was written anew since it was looked through
+        return self._looked or (0, 0), what
 
     def _probed(self) -> FrameIndex:
         with self._remembering():
             if self._index is None:
+                self._looked = self._source().stamp()
                 with self._reading() as media:
                     if self._index is None:  # else another thread was first
                         self._index = probe(self._source(), media, use_damaged=self.damaged == "use")
@@ -257,7 +264,7 @@ class Video:
     def _remembering(self) -> Iterator[None]:
         """Refuse at once a file that was found to be bad, and keep in mind one that is."""
         if self._stamp is not None:
-            same, self._stamp = self._source().stamp() == self._stamp, None
+            self._looked, same, self._stamp = self._stamp, self._source().stamp() == self._stamp, None
             if not same:
                 self._index = self._failure = None
         if self._failure is not None:

@@ -91,6 +91,7 @@ class Decoding:
         times = self._index.times
         wanted = {times[number]: number for number in missing}
         landed = None if key is None else times[self._index.keys[key]]
+        damage: tuple[int | None, str] | None = None  # since the last key frame: what is behind it may refer to it
         for frame in self._decoded(media, wanted, key is not None):
             if landed is not None:
                 if frame.pts is None or frame.pts < landed:
@@ -102,9 +103,13 @@ class Decoding:
             if frame.is_corrupt:
                 if key is not None:
                     return
-                self._refuse(frame.pts, "is marked as corrupt by the decoder")
+                damage = frame.pts, "is marked as corrupt by the decoder"
+            elif frame.key_frame:
+                damage = None
             if number is None:
                 continue
+            if damage is not None:
+                self._refuse(*damage)
             self._check_size(frame)
             del wanted[frame.pts]
             yield number, self._colours.rgb(frame)

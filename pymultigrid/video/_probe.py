@@ -125,7 +125,8 @@ def _by_packets(source: Source, media: Media) -> FrameIndex | None:
             continue
         if packet.is_corrupt:
             raise DamagedVideo(f"{source.name}: the video is truncated after {len(stamps)} frames; {OFFER}")
-        if stamp is None or packet.is_discard or not packet.size or (hides and _hidden(codec, packet)):
+        unclear = (hides and _hidden(codec, packet)) or _without_picture(codec, packet)
+        if stamp is None or packet.is_discard or not packet.size or unclear:
             return None  # an edit list, or what only the decoder can count
         if packet.is_keyframe:
             if not stamps and (look is None or stream_turns(bytes(packet), codec, header)):
@@ -153,6 +154,17 @@ def _numbered(given: NDArray[np.int64], keys: array[int], *, reordered: bool) ->
     if reordered and rising and len(given) > 1:
         return False  # frames are reordered and their times are not: these were invented in the order of decoding
     return rising or bool((np.diff(np.sort(given)) > 0).all())
+
+
+_TINY = 16  # bytes: MPEG-4's "the same again", for which decoders give no picture, has about eight
+_TABLES = b"\xff\xdb"  # the marker of JPEG's quantisation tables
+
+
+def _without_picture(codec: str, packet: Any) -> bool:
+    """Return whether a packet may give no picture, or one that needs tables from another packet."""
+    if codec in ("mpeg4", "h263"):
+        return int(packet.size) < _TINY
+    return codec == "mjpeg" and _TABLES not in bytes(packet)
 
 
 def _hidden(codec: str, packet: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ def save_index(place: Path, videos: Sequence[Video], workers: int) -> dict[str, 
     """Look through these videos and write down what is known. Return which cannot be read, and why."""
     with ThreadPoolExecutor(workers) as pool:  # decoding lets other threads run
         failures = dict(found for found in pool.map(_looked_through, videos) if found)
-    beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    beside = place.with_name(f"{uuid.uuid4().hex}.tmp")  # a process's number is not its own on another machine
     try:
         with beside.open("wb") as file:
             with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, filename="", mtime=0) as lines:
@@ -83,7 +84,10 @@ def _lines(folder: Path, videos: Sequence[Video]) -> Iterator[Any]:
     use = any(video.damaged == "use" for video in videos)
     yield {"format": FORMAT, "version": VERSION, "ffmpeg": _ffmpeg(), "use_damaged": use}
     for video in videos:
-        stamp, what = video.what_is_known()
+        try:
+            stamp, what = video.what_is_known()
+        except OSError:
+            continue  # not read now, which says nothing of later
         if isinstance(what, FrameIndex):
             yield [_name(folder, video), *stamp, what.to_dict()]
         else:
@@ -93,7 +97,7 @@ def _lines(folder: Path, videos: Sequence[Video]) -> Iterator[Any]:
 def _looked_through(video: Video) -> tuple[str, str] | None:
     try:
         _ = video.extent
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return video.path, str(error)
     return None
 
