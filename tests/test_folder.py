@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,14 @@ def test_links_are_followed_and_end(tmp_path):
     (tmp_path / "set/eel").symlink_to(tmp_path / "data")
     files = VideoFiles.from_folder(tmp_path / "set")
     assert found(files, tmp_path) == ["set/cat/2.mp4", "set/cat/more/1.mp4", "set/eel/1.mp4"]
+
+
+def test_each_folder_is_looked_into_once(tmp_path):
+    """A link to the top makes no video of one class another's, and links among folders do not multiply them."""
+    write(tmp_path, "cat/1.mp4", "dog/2.mp4", "dog/a/3.mp4", "dog/b/4.mp4")
+    (tmp_path / "cat/top").symlink_to(tmp_path)
+    (tmp_path / "dog/a/b").symlink_to(tmp_path / "dog/b")
+    (tmp_path / "dog/b/a").symlink_to(tmp_path / "dog/a")
+    files = VideoFiles.from_folder(tmp_path)
+    assert sorted(Path(video.path).name for video in files.videos) == ["1.mp4", "2.mp4", "3.mp4", "4.mp4"]
+    assert list(files.labels) == [0, 1, 1, 1]

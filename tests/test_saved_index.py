@@ -190,3 +190,15 @@ def test_writing_that_fails_leaves_what_was_there(paths, tmp_path, monkeypatch):
         files.save_index(place)
     assert place.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir() if "index" in entry.name] == ["videos.index"]
+
+
+def test_what_is_saved_is_of_the_file_as_it_is_now(paths, tmp_path):
+    """A file that was written anew since it was read, and one that is gone."""
+    dataset = VideoFiles(paths, range(len(paths)))
+    before = [video.extent[0] for video in dataset.videos]
+    mp4.write(paths[0], frames=before[0] + 7)
+    paths[1].unlink()
+    failures = dataset.save_index(tmp_path / "videos.index")
+    assert [str(path) for path in failures] == [str(paths[1])]
+    known = VideoFiles([paths[0]], [0], index=tmp_path / "videos.index")
+    assert known.videos[0].extent[0] == before[0] + 7

@@ -333,3 +333,38 @@ def test_threads_share_a_file_that_is_held_open(kind, made):
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_packet_that_gives_no_picture_is_no_frame(suffix, tmp_path):
+    """XviD writes "the same again" for a frame that equals the one before, and decoders give nothing for it."""
+    plain, path = tmp_path / f"plain.{suffix}", tmp_path / f"same.{suffix}"
+    video_bytes.write(plain, "mpeg4", gop_size=12)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        (stream,) = source.streams
+        copy = file.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            kept = _same_again(packet) if number in (5, 17) else packet
+            kept.stream = copy
+            file.mux(kept)
+    with av.open(str(path)) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    with av.open(str(plain)) as file:
+        assert len(frames) == sum(1 for _ in file.decode(video=0)) - 2
+    video = Video(path)
+    assert video.extent[0] == len(frames)
+    order = np.random.default_rng(0).permutation(len(frames))
+    assert all(np.array_equal(video.read([n])[0], frames[n]) for n in order)
+
+
+def _same_again(packet):
+    """Return an MPEG-4 packet of this time whose picture is not coded (ISO 14496-2, 6.2.5, of 25 ticks a second)."""
+    data = bytes(packet)
+    start = data.index(b"\0\0\1\xb6") + 4
+    bits = "".join(f"{byte:08b}" for byte in data[start : start + 8])
+    end = bits.index("0", 2) + 1 + 1 + 5 + 1  # whole seconds, a marker, the ticks, a marker
+    bits = bits[:end] + "0" + "0"
+    bits += "1" * (-len(bits) % 8)
+    same = av.Packet(data[:start] + int(bits, 2).to_bytes(len(bits) // 8, "big"))
+    same.pts, same.dts, same.time_base, same.duration = packet.pts, packet.dts, packet.time_base, packet.duration
+    return same
