@@ -96,10 +96,10 @@ def _lines(folder: Path, videos: Sequence[Video]) -> Iterator[Any]:
 
 def _looked_through(video: Video) -> tuple[str, str] | None:
     try:
-        _ = video.extent
-    except (ValueError, OSError) as error:
-        return video.path, str(error)
-    return None
+        what: FrameIndex | Exception = video.what_is_known()[1]
+    except OSError as error:
+        what = error
+    return (video.path, str(what)) if isinstance(what, Exception) else None
 
 
 def _read(header: Any, what: Any) -> FrameIndex | ValueError | None:

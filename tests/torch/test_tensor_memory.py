@@ -105,18 +105,14 @@ def test_a_fake_video():
     clip = resample(fake(4, 8, 8, 3), SIZE)
     assert type(clip).__name__ == "FakeTensor"
     assert clip.shape == (3, *SIZE)
-    with pytest.raises(
-        ValueError, match=r"^video has no memory behind it: its storage was freed, or it has only a shape"
-    ):
+    with pytest.raises(ValueError, match=r"^video has no memory behind it: its storage was freed"):
         pymultigrid.resample(fake(4, 8, 8, 3), SIZE)
 
 
 @UNASKED
 @BOTH
 def test_a_fake_output(resample):
-    with pytest.raises(
-        ValueError, match=r"^out has no memory behind it: its storage was freed, or it has only a shape"
-    ):
+    with pytest.raises(ValueError, match=r"^out has no memory behind it: its storage was freed"):
         resample(ones(), SIZE, out=fake(3, *SIZE))
 
 
