@@ -301,7 +301,7 @@ class ScaledLR(LRScheduler):
         if any(hasattr(g, "to_local") for g in gradients):
             return False
         if gradients and self._used is not None:
-            gradient, version = self._used[0](), self._used[1]  # type: ignore[no-untyped-call]
+            gradient, version = self._used[0](), self._used[1]
             if gradient is gradients[0] and gradient._version == version:
                 return False
         values = [g._values() if g.is_sparse else g for g in gradients]
