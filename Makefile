@@ -59,11 +59,11 @@ unit: $(DEV)
 
 # The core under sanitizers (gcc): AddressSanitizer and UndefinedBehaviorSanitizer for the tests that need no framework,
 # ThreadSanitizer for those with threads; and a short form, which is part of `make test`.
-sanitize: $(DEV)
-	PYTHON=$(BIN)/python tests/sanitize.sh whole
+sanitize:
+	PYTHON=$(PYTHON) tests/sanitize.sh whole
 
-sanitize-short: $(DEV)
-	PYTHON=$(BIN)/python tests/sanitize.sh short
+sanitize-short:
+	PYTHON=$(PYTHON) tests/sanitize.sh short
 
 # The wheel, unpacked for the type checker.
 $(WHEEL)/.ready: $(DEV) $(wildcard pymultigrid/* pymultigrid/video/* adapters/*/*)

@@ -16,6 +16,8 @@ from pymultigrid._schedule import Schedule
 
 Item = TypeVar("Item")
 
+_BETWEEN = 0.2  # seconds between drawings of the bar
+
 
 @dataclass
 class _Spent:
@@ -39,7 +41,7 @@ class _Now:
     """The step that is trained."""
 
     step: Step
-    lr: float | None
+    lr: Any
     began: float = 0.0  # when its batch was handed out
     seconds: float = 0.0
     waiting: float = 0.0
@@ -117,7 +119,8 @@ class Progress(Iterable[tuple[Step, Any]]):
         self._apart = 0.0
         self._apart_depth = 0
         self._now: _Now | None = None
-        self._values: dict[str, float] = {}
+        self._last: _Now | None = None
+        self._shown = 0.0  # when the bar was drawn last
 
     def __len__(self) -> int:
         """Return the loader's length."""
@@ -130,7 +133,8 @@ class Progress(Iterable[tuple[Step, Any]]):
             for step, batch in self.loader:
                 now = self._now
                 if now is None or now.step.index != step.index:  # else another micro-batch of the same step
-                    self._finish(bar)
+                    self._finish()
+                    self._draw(bar)
                     now = self._now = _Now(step, self._rate())
                 now.began = perf_counter()
                 now.waiting += now.began - asked
@@ -139,9 +143,8 @@ class Progress(Iterable[tuple[Step, Any]]):
                 asked = self._took()
         finally:
             self._took()
-            self._finish(bar)
-            if bar is not None:
-                bar.close()
+            self._finish()
+            self._draw(bar, close=True)
 
     def __getattr__(self, name: str) -> Any:
         # A trainer that asks the loader for its state or its sampler gets the loader's.
@@ -164,20 +167,37 @@ class Progress(Iterable[tuple[Step, Any]]):
                 if self._now is not None:
                     self._now.apart += seconds
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, Any]:
         """Return what is known of the step that was trained last, as numbers: for TensorBoard, W&B, MLflow, self.log.
 
         ``step`` is multigrid's clock, ``baseline_iteration`` and ``baseline_epoch`` are the baseline's, and ``epoch``
         counts the videos that were seen. ``seconds`` of the step exclude ``seconds_waiting`` for its batch;
         ``seconds_left`` is of the whole run. Empty before the first step has ended.
         """
-        return dict(self._values)
+        if self._last is None:
+            return {}
+        step, schedule, seconds = self._last.step, self.schedule, self._last.seconds
+        b, t, h, w = step.shape
+        whole = seconds + self._last.waiting
+        return {
+            "step": step.index,
+            "baseline_iteration": step.progress * schedule.baseline_iterations,
+            "baseline_epoch": step.progress * schedule.baseline_epochs,
+            "epoch": step.first / schedule.samples,
+            **{"batch": b, "frames": t, "height": h, "width": w},
+            **({} if self._last.lr is None else {"lr": float(self._last.lr)}),
+            "lr_scale": step.lr_scale,
+            "clips_per_second": b * schedule.processes / whole if whole else math.inf,
+            "seconds": seconds,
+            "seconds_waiting": self._last.waiting,
+            "seconds_left": self._left(step.index + 1),
+        }
 
     def report(self) -> RunReport:
         """Return what each shape took so far, over all that was resumed, and what the baseline would have taken."""
         if self._now is not None and self._now.step.index == self.schedule.stop - 1:
             self._took()  # some loops never ask for what comes after the last batch
-            self._finish(None)
+            self._finish()
         rows = [
             ShapeTime(shape, base, spent.steps, spent.seconds, spent.waiting, spent.each())
             for (shape, base), spent in self._spent.items()
@@ -203,8 +223,9 @@ class Progress(Iterable[tuple[Step, Any]]):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _rate(self) -> float | None:
-        return None if self._lr is None else float(self._lr.get_last_lr()[0])
+    def _rate(self) -> Any:
+        # A tensor stays one until somebody asks: the program would wait for the GPU.
+        return None if self._lr is None else self._lr.get_last_lr()[0]
 
     def _took(self) -> float:
         """Count the time since the batch was handed out to its step, once; return the time."""
@@ -214,38 +235,32 @@ class Progress(Iterable[tuple[Step, Any]]):
             now.handed = False
         return ended
 
-    def _finish(self, bar: Any) -> None:
-        """Count the step that was trained, if there is one, and show it."""
+    def _finish(self) -> None:
+        """Count the step that was trained, if there is one."""
         now, self._now = self._now, None
         if now is None:
             return
-        step, schedule, seconds = now.step, self.schedule, now.seconds
-        key = step.shape, step.base.b
+        key = now.step.shape, now.step.base.b
         spent = self._spent.setdefault(key, _Spent())
         spent.steps += 1
-        spent.seconds += seconds
+        spent.seconds += now.seconds
         spent.waiting += now.waiting
         if key not in self._seen:
             self._seen.add(key)
             spent.firsts += 1
-            spent.first_seconds += seconds
-        b, t, h, w = step.shape
-        self._values = {
-            "step": step.index,
-            "baseline_iteration": step.progress * schedule.baseline_iterations,
-            "baseline_epoch": step.progress * schedule.baseline_epochs,
-            "epoch": step.first / schedule.samples,
-            **dict(zip(("batch", "frames", "height", "width"), (b, t, h, w), strict=True)),
-            **({} if now.lr is None else {"lr": now.lr}),
-            "lr_scale": step.lr_scale,
-            "clips_per_second": b * schedule.processes / (seconds + now.waiting) if seconds + now.waiting else math.inf,
-            "seconds": seconds,
-            "seconds_waiting": now.waiting,
-            "seconds_left": self._left(step.index + 1),
-        }
-        if bar is not None:
-            bar.set_postfix_str(self._line(), refresh=False)
-            bar.update(step.index + 1 - schedule.start - bar.n)
+            spent.first_seconds += now.seconds
+        self._last = now
+
+    def _draw(self, bar: Any, *, close: bool = False) -> None:
+        """Draw the bar, now and then; what it says is worked out for that alone."""
+        if bar is None:
+            return
+        if self._last is not None and (close or perf_counter() - self._shown > _BETWEEN):
+            self._shown = perf_counter()
+            bar.n = self._last.step.index + 1 - self.schedule.start
+            bar.set_postfix_str(self._line(bar))
+        if close:
+            bar.close()
 
     def _left(self, index: int) -> float:
         """Return the seconds that the steps from `index` on will take."""
@@ -253,7 +268,7 @@ class Progress(Iterable[tuple[Step, Any]]):
         scale = measured / sum(self._cost(shape) for shape, _ in self._spent)
         left = 0.0
         for stage in self.schedule.stages:
-            for shape, _, count in uses(stage, index):
+            for shape, _, count in uses(stage, index) if stage.stop > index else ():
                 spent = self._spent.get((shape, stage.base.b))
                 left += count * (spent.each() if spent else scale * self._cost(shape))
         return left
@@ -264,21 +279,25 @@ class Progress(Iterable[tuple[Step, Any]]):
             return float(b * t * h * w)
         return b * self._costs.get((t, h, w), t * h * w / math.prod(tuple(self.schedule.shape)[1:]))
 
-    def _line(self) -> str:
-        values, seconds = self._values, sum(spent.seconds + spent.waiting for spent in self._spent.values())
+    def _line(self, bar: Any) -> str:
+        values, seconds = self.values(), sum(spent.seconds + spent.waiting for spent in self._spent.values())
         waiting = sum(spent.waiting for spent in self._spent.values()) / seconds if seconds else 0.0
-        shape = Shape(*(int(values[name]) for name in ("batch", "frames", "height", "width")))
+        shape = Shape(*(values[name] for name in ("batch", "frames", "height", "width")))
         lr = f" lr {values['lr']:.3g}" if "lr" in values else ""
+        left = bar.format_interval(values["seconds_left"])
         return (
             f"epoch {values['baseline_epoch']:.1f}/{self.schedule.baseline_epochs:g} {shape}{lr} "
-            f"{values['clips_per_second']:.0f} clips/s, {waiting:.0%} waiting, {clock(values['seconds_left'])} left"
+            f"{values['clips_per_second']:.0f} clips/s, {waiting:.0%} waiting, {left} left"
         )
 
     def _bar(self) -> Any:
         tqdm = _tqdm() if self._show else None
+        if tqdm is None:
+            return None
         # None: on a terminal only. tqdm's own time left is from the mean of the steps behind.
         layout = "{percentage:3.0f}%|{bar:16}| step {n}/{total} [{elapsed}]{postfix}"
-        return tqdm and tqdm(total=len(self.schedule), disable=None, unit="step", mininterval=0.2, bar_format=layout)
+        made = tqdm(total=len(self.schedule), disable=None, unit="step", bar_format=layout)
+        return None if made.disable else made
 
 
 def bar(items: Iterable[Item], show: bool, **options: Any) -> Iterable[Item]:
@@ -297,12 +316,3 @@ def _tqdm() -> Any:
 
 def _by_cost(row: ShapeTime) -> tuple[int, ...]:
     return (-math.prod(row.shape), *row.shape, row.base)
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as hours, minutes and seconds."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

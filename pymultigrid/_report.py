@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pymultigrid import _table
 from pymultigrid._core import Shape, uses
 from pymultigrid._patches import cut_off
 from pymultigrid._schedule import Schedule
+from pymultigrid._table import align, duration, milliseconds
 
 _CELLS = 3.5  # cells along a side of the last feature map, below which accuracy was seen to suffer
 _SHARE = 1.2  # a shape that costs more than this many times its share is reported
@@ -174,7 +174,7 @@ class Report:
             known = row.fits and row.bytes is not None
             size = f"it needs about {_bytes((self.resident or 0) + (row.bytes or 0))}, and " if known else ""
             when = sum(self.stage_seconds[:number])
-            after = f", {_duration(when)} into the run" if when > 0 else ""
+            after = f", {duration(when)} into the run" if when > 0 else ""
             if full.fits < full.shape.b:
                 do = (
                     f"the baseline itself does not fit; take a batch of {full.fits} or fewer"
@@ -231,8 +231,8 @@ class Report:
             self._shape_table(),
             "",
             self._stage_table(),
-            f"baseline {full.shape}: {schedule.baseline_iterations:,} iterations, {_duration(self.baseline_seconds)}",
-            f"this schedule: {schedule.stages[-1].stop:,} iterations, {_duration(self.seconds)}: "
+            f"baseline {full.shape}: {schedule.baseline_iterations:,} iterations, {duration(self.baseline_seconds)}",
+            f"this schedule: {schedule.stages[-1].stop:,} iterations, {duration(self.seconds)}: "
             f"{self.speedup:.2f}x faster (nominal {schedule.speedup:.2f}x)",
         ]
         workers = {row.shape: row.read_seconds / row.seconds for row in self.rows if row.read_seconds and row.fits}
@@ -248,7 +248,7 @@ class Report:
             "shape": [str(r.shape) if r.fits == r.shape.b else f"{r.shape} (fits {r.fits})" for r in self.rows],
             "iterations": [f"{r.iterations:,}" for r in self.rows],
             "nominal": [f"{math.prod(r.shape) / math.prod(full.shape):.2f}" for r in self.rows],
-            "time": [_milliseconds(r.seconds) for r in self.rows],
+            "time": [milliseconds(r.seconds) for r in self.rows],
             "time x": [f"{r.seconds / full.seconds:.2f}" for r in self.rows],
         }
         if full.bytes is not None:
@@ -261,8 +261,8 @@ class Report:
             ("read by one", [r.read_seconds for r in self.rows]),
         ):
             if any(each is not None for each in times):
-                columns[name] = ["-" if each is None else _milliseconds(each) for each in times]
-        return _table.align([list(columns), *map(list, zip(*columns.values(), strict=True))])
+                columns[name] = ["-" if each is None else milliseconds(each) for each in times]
+        return align([list(columns), *map(list, zip(*columns.values(), strict=True))])
 
     def _stage_table(self) -> str:
         header = ["stage", "iterations", "base shape", "time", "nominal saving", "measured", "ratio"]
@@ -271,7 +271,7 @@ class Report:
                 str(number),
                 f"{stage.stop - stage.start:,}",
                 str(stage.base),
-                _duration(seconds),
+                duration(seconds),
                 f"{nominal:.2f}x",
                 f"{measured:.2f}x",
                 f"{measured / nominal:.2f}",
@@ -281,7 +281,7 @@ class Report:
             )
             if stage.start < stage.stop
         ]
-        return _table.align([header, *rows])
+        return align([header, *rows])
 
 
 def _listed(shapes: list[Shape]) -> str:
@@ -298,18 +298,3 @@ def _bytes(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} GB"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f} ms"
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 60:
-        return f"{minutes:.1f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{days:.1f} days"

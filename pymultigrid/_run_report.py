@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pymultigrid import _table
 from pymultigrid._core import Shape
 from pymultigrid._schedule import Schedule
+from pymultigrid._table import align, duration, milliseconds
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class RunReport:
     def __str__(self) -> str:
         if not self.rows:
             return "no step was trained yet"
-        header = ("shape", "of stages with", "steps", "each", "measured", "planned", "waiting", "in all")
+        header = ("shape", "stage's batch", "steps", "each", "measured", "planned", "waiting", "in all")
         full = self._full_seconds()
         lines: list[tuple[str, ...]] = [header]
         for row in self.rows:
@@ -103,35 +103,27 @@ class RunReport:
             lines.append(
                 (
                     str(row.shape),
-                    f"{row.base} clips",
+                    str(row.base),
                     f"{row.steps:,}",
-                    f"{row.each * 1e3:,.1f} ms",
+                    milliseconds(row.each),
                     measured,
                     f"{planned:.2f}",
                     f"{share:.0%}",
-                    _hours(row.seconds + row.waiting),
+                    duration(row.seconds + row.waiting),
                 )
             )
-        return f"{_table.align(lines)}\n{self._summary()}"
+        return f"{align(lines)}\n{self._summary()}"
 
     def _summary(self) -> str:
         whole, baseline = self.schedule.stages[-1].stop, self.baseline_seconds
         waited = self.waiting / self.seconds if self.seconds else 0.0
         text = (
-            f"trained {self.steps:,} of {whole:,} steps in {_hours(self.seconds)}, of which {waited:.0%} waiting for "
-            f"batches; evaluation {_hours(self.evaluation)} apart\n"
+            f"trained {self.steps:,} of {whole:,} steps in {duration(self.seconds)}, of which {waited:.0%} waiting for "
+            f"batches; evaluation {duration(self.evaluation)} apart\n"
         )
         if baseline is None:
             return text + "what the baseline would take is known after steps at the full shape"
-        text += f"the baseline's {self.schedule.baseline_iterations:,} iterations would take {_hours(baseline)}"
+        text += f"the baseline's {self.schedule.baseline_iterations:,} iterations would take {duration(baseline)}"
         if self.steps >= whole and self.seconds:
-            text += f": {baseline / self.seconds:.2f}x as long, {_hours(baseline - self.seconds)} saved"
+            text += f": {baseline / self.seconds:.2f}x as long, {duration(baseline - self.seconds)} saved"
         return text + "\nwhether both reach the same accuracy is another question: docs/curves.md, What a run saved"
-
-
-def _hours(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    for unit, name in ((3600.0, "h"), (60.0, "min")):
-        if abs(seconds) >= unit:
-            return f"{seconds / unit:.2f} {name}"
-    return f"{seconds:.1f} s"

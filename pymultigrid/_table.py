@@ -47,3 +47,20 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     """Return one line per row, with the columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return the time of a step."""
+    return f"{seconds * 1e3:,.1f} ms"
+
+
+def duration(seconds: float) -> str:
+    """Return the time of a run, in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    if abs(seconds) < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if abs(minutes) < 60:
+        return f"{minutes:.1f} min"
+    return f"{hours:.1f} h" if abs(hours) < 48 else f"{days:.1f} days"

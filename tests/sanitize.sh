@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-python=$(realpath -s "${PYTHON:-python3}")
+python=${PYTHON:-python3}
 form=${1:-whole}
 
 build() {  # NAME SANITIZERS

@@ -43,7 +43,8 @@ def preflight(
     Each shape is trained as `fit` with a `MultigridCallback` does: with the compiled optimizer, loss and metrics, the
     scaled learning rate and the sub-batches of batch norm. A few clips of it are read and repeated to a mini-batch.
     The model is left as it was, to the bit: weights, the state of its optimizer, metrics and seed generators, its train
-    function, its layers' attributes. The full shape comes first, then the largest.
+    function, its layers' attributes (not what a list or an array of your own in them holds). The full shape comes
+    first, then the largest.
 
     >>> import keras, numpy as np
     >>> from pymultigrid import Cycles, Schedule, Shape

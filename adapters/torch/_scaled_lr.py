@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import reprlib
 import warnings
-import weakref
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.weak import TensorWeakRef
 
 from pymultigrid import Schedule, Step
 from pymultigrid._clock import Clock
@@ -20,8 +17,8 @@ from pymultigrid.torch._driving import announce, scaling
 from pymultigrid.torch._horizon import first_rates, off_the_clock
 from pymultigrid.torch._rates import Mark, copies, marks, rewritten, write
 from pymultigrid.torch._states import check_state, of_one_process
+from pymultigrid.torch._updates import Updates
 
-_NEVER = -2  # no step was entered yet
 _WHOLE_TRAINING = (
     "the training is complete: save the model. The loader yields all epochs, so no loop over epochs goes around it; to "
     "stop after each epoch, iterate over Loader(dataset, schedule.epoch(e)) for e in range(schedule.num_epochs)"
@@ -133,13 +130,10 @@ class ScaledLR(LRScheduler):
             )
         self._loaded_too_early = self._rates_of_a_loaded_optimizer()
         self._written: list[Mark] = []
-        self._updates, self._entered, self._told = 0, _NEVER, False
-        self._used: tuple[TensorWeakRef, int] | None = None  # a gradient that the optimizer has used, as it was then
+        self._updates = Updates(scheduler.optimizer)
+        self._entered: int | None = None  # the step that `meet` let in last
+        self._told = False
         super().__init__(scheduler.optimizer, self._start - 1)
-        mine = weakref.ref(self)
-        # Accelerate's wrapper is an Optimizer without hooks around one that has them.
-        inner = getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
-        inner.register_step_post_hook(lambda *_: _updated(mine()))
         announce(self)
 
     def step(self, epoch: int | None = None) -> None:
@@ -152,7 +146,8 @@ class ScaledLR(LRScheduler):
             )
         if self._written:
             self._check_rates()
-        if not self._updates and self._entered == self.last_epoch and not self._told and self._gradients_wait():
+        skipped = self._entered == self.last_epoch and not self._updates.count
+        if skipped and not self._told and self._updates.gradients_wait():
             self._told = True
             warnings.warn(
                 f"lr.step() at step {self.last_epoch}, whose gradients wait for optimizer.step(): call it after "
@@ -162,7 +157,7 @@ class ScaledLR(LRScheduler):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self._updates = 0
+        self._updates.begin()
         super().step(epoch)
         self._note()
 
@@ -268,7 +263,7 @@ class ScaledLR(LRScheduler):
     def meet(self, step: Step) -> None:
         """Refuse a step that is not the learning rate's; `sub_batches` calls it."""
         behind = step.index - self.last_epoch
-        if behind == 1 and self._entered == self.last_epoch and self._updates == 0:
+        if behind == 1 and self._entered == self.last_epoch and not self._updates.count:
             self._go_past_a_skipped_step()
         elif behind:
             raise RuntimeError(self._apart(step))
@@ -284,7 +279,7 @@ class ScaledLR(LRScheduler):
 
     def _go_past_a_skipped_step(self) -> None:
         """Make the step that a trainer skipped because a GradScaler had skipped the optimizer's."""
-        if self._gradients_wait():
+        if self._updates.gradients_wait():
             raise RuntimeError(
                 f"step {self.last_epoch + 1} begins while the gradients of step {self.last_epoch} wait for an "
                 "optimizer step: gradients are accumulated, and the schedule does not know of it; make it for "
@@ -292,33 +287,15 @@ class ScaledLR(LRScheduler):
             )
         self.step()
 
-    def _gradients_wait(self) -> bool:
-        """Whether gradients wait for an optimizer step; not those it has used, nor those a GradScaler finds infinite.
-
-        Of sharded gradients each rank would see its own, and ranks would answer differently: they count as used.
-        """
-        gradients = [p.grad for p in self._parameters() if p.grad is not None]
-        if any(hasattr(g, "to_local") for g in gradients):
-            return False
-        if gradients and self._used is not None:
-            gradient, version = self._used[0](), self._used[1]
-            if gradient is gradients[0] and gradient._version == version:
-                return False
-        values = [g._values() if g.is_sparse else g for g in gradients]
-        return any(bool(v.any()) for v in values) and all(bool(v.isfinite().all()) for v in values)
-
-    def _parameters(self) -> Iterator[Tensor]:
-        return (p for group in self.optimizer.param_groups for p in group["params"])
-
     def _apart(self, step: Step) -> str:
         start, stop = self._start, self._start + len(self.schedule)
         where = f"the loop trains step {step.index}, and the learning rate stands at step {self.last_epoch}"
-        if step.index == self.last_epoch + 1 == self._entered + 1:
+        if self._entered == self.last_epoch == step.index - 1:
             return (
                 f"{where}: call lr.step() once for each step, after optimizer.step(); Lightning does where "
                 'configure_optimizers returns [optimizer], [{"scheduler": lr, "interval": "step"}]'
             )
-        if self.last_epoch in (self._entered + 1, self._entered + 2) and step.index == self.last_epoch - 1:
+        if self._entered in (step.index, step.index - 1) and step.index == self.last_epoch - 1:
             return f"{where}: lr.step() was called twice, or before the step was over; call it once for each step"
         if self.last_epoch == stop:
             return f"{where}, after the last one: {_WHOLE_TRAINING}"
@@ -379,24 +356,6 @@ class ScaledLR(LRScheduler):
         write(self.optimizer.param_groups, self._last_lr)
         self._loaded_too_early = ""
         self._note()
-
-
-def _updated(lr: ScaledLR | None) -> None:
-    """Count the optimizer's steps since the last `ScaledLR.step`, and warn at the third.
-
-    Not at the second, because torch's distributed checkpoints step a fresh optimizer to get its state.
-    """
-    if lr is not None:
-        lr._updates += 1
-        gradient = next((p.grad for p in lr._parameters() if p.grad is not None), None)
-        lr._used = None if gradient is None else (TensorWeakRef(gradient), gradient._version)
-        if lr._updates == 3:
-            warnings.warn(
-                "optimizer.step() was called three times without lr.step(): call it in every iteration, even if "
-                'the scheduler inside counts epochs (per="epoch")',
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
 
 def _check(scheduler: LRScheduler, schedule: Schedule) -> None:

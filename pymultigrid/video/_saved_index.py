@@ -29,12 +29,12 @@ FORMAT, VERSION = "pymultigrid index", 1
 def save_index(place: Path, videos: Sequence[Video], workers: int) -> dict[str, str]:
     """Look through these videos and write down what is known. Return which cannot be read, and why."""
     with ThreadPoolExecutor(workers) as pool:  # decoding lets other threads run
-        failures = dict(found for found in pool.map(_looked_through, videos) if found)
+        found = list(pool.map(_known, videos))
     beside = place.with_name(f"{uuid.uuid4().hex}.tmp")  # a process's number is not its own on another machine
     try:
         with beside.open("wb") as file:
             with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, filename="", mtime=0) as lines:
-                for line in _lines(place.parent, videos):
+                for line in _lines(place.parent, videos, found):
                     lines.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +46,9 @@ def save_index(place: Path, videos: Sequence[Video], workers: int) -> dict[str, 
         os.fsync(folder)  # the name, too
     finally:
         os.close(folder)
-    return failures
+    return {
+        video.path: str(what) for video, (_, what) in zip(videos, found, strict=True) if isinstance(what, Exception)
+    }
 
 
 def load_index(place: Path, videos: Sequence[Video]) -> None:
@@ -80,26 +82,24 @@ class _OtherIndex(ValueError):
     """A file that is no index, or one of another version."""
 
 
-def _lines(folder: Path, videos: Sequence[Video]) -> Iterator[Any]:
+Known = tuple[tuple[int, int], FrameIndex | Exception]
+
+
+def _known(video: Video) -> Known:
+    try:
+        return video.what_is_known()
+    except OSError as error:
+        return (0, 0), error
+
+
+def _lines(folder: Path, videos: Sequence[Video], found: Sequence[Known]) -> Iterator[Any]:
     use = any(video.damaged == "use" for video in videos)
     yield {"format": FORMAT, "version": VERSION, "ffmpeg": _ffmpeg(), "use_damaged": use}
-    for video in videos:
-        try:
-            stamp, what = video.what_is_known()
-        except OSError:
-            continue  # not read now, which says nothing of later
+    for video, (stamp, what) in zip(videos, found, strict=True):
         if isinstance(what, FrameIndex):
             yield [_name(folder, video), *stamp, what.to_dict()]
-        else:
+        elif not isinstance(what, OSError):  # which says nothing of later
             yield [_name(folder, video), *stamp, {"error": str(what), "damaged": isinstance(what, DamagedVideo)}]
-
-
-def _looked_through(video: Video) -> tuple[str, str] | None:
-    try:
-        what: FrameIndex | Exception = video.what_is_known()[1]
-    except OSError as error:
-        what = error
-    return (video.path, str(what)) if isinstance(what, Exception) else None
 
 
 def _read(header: Any, what: Any) -> FrameIndex | ValueError | None:
